@@ -1,0 +1,54 @@
+# make setup | demo | test | lint | clean. Each sets up .venv first when it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS ?= render,dev,deepspeed,qlora
+STAMP := $(VENV)/.installed
+
+# The demo, in the numbers that `.ci/run` makes smaller.
+DEMO_OUT ?= runs/demo
+DEMO_IMAGES ?= 8000
+DEMO_TRAIN ?=
+DEMO_SEED ?= 0
+DEMO_ASK ?= Which way does the object face?
+
+# Everything runs from files at hand, on all cores.
+export HF_HUB_OFFLINE := 1
+export HF_DATASETS_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+# torch by its exact pin first: an open range may choose a build with gigabytes of GPU packages.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+demo: $(STAMP)
+	rm -rf $(DEMO_OUT)
+	$(BIN)/python data_prep/render.py --out $(DEMO_OUT)/rendered --images $(DEMO_IMAGES) --seed $(DEMO_SEED)
+	$(BIN)/python data_prep/imagenet3d.py --root $(DEMO_OUT)/rendered --out $(DEMO_OUT)/data --crop object
+	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
+	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
+	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)
+	image=$$(find $(DEMO_OUT)/rendered/images -name '*.JPEG' | sort | head -n 1) && \
+	    $(BIN)/llava-pose chat "$$image" --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" \
+	    --save $(DEMO_OUT)/answer.png
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

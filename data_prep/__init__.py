@@ -1,0 +1,1 @@
+"""Scripts that write posed data sets and turn them into Parquet."""

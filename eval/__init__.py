@@ -1,0 +1,1 @@
+"""Evaluation: the benchmark, its report and its baselines."""

@@ -1,0 +1,1 @@
+"""Finetuning: the script, its recipes and its launch files."""
