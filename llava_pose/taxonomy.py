@@ -1,6 +1,7 @@
 """Category names: canonical form, aliases, meta-classes, known and novel, and how to say them.
 
-The names live in ``assets/taxonomy.json``. Everything here is plain Python, so importing it costs milliseconds.
+The names live in ``assets/taxonomy.json``. Everything here is plain Python, so importing it costs
+milliseconds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from llava_pose.errors import UserError
 
 _DATA = json.loads((Path(__file__).parent / "assets" / "taxonomy.json").read_text(encoding="utf-8"))
 
-META_CLASSES: dict[str, tuple[str, ...]] = {name: tuple(members) for name, members in _DATA["meta_classes"].items()}
+META_CLASSES: dict[str, tuple[str, ...]] = {
+    name: tuple(members) for name, members in _DATA["meta_classes"].items()
+}
 CATEGORIES: tuple[str, ...] = tuple(sorted(name for members in META_CLASSES.values() for name in members))
 KNOWN: frozenset[str] = frozenset(_DATA["known"])
 """The categories the open-vocabulary task trains on; every other category is novel there."""
@@ -84,8 +87,8 @@ def read_category_file(path: str | Path) -> list[str]:
     Empty lines and everything after ``#`` are ignored.
 
     Raises:
-        UserError: the file is missing, unreadable, not UTF-8 or holds no name, or a line holds an unknown name
-            or one that an earlier line already gave; the message names the file, the line and the value.
+        UserError: the file is missing, unreadable, not UTF-8 or holds no name, or a line holds an unknown
+            name or one that an earlier line already gave; the message names file, line and value.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()

@@ -13,7 +13,7 @@ def test_every_category_has_one_meta_class_and_known_ones_exist():
     members = [name for group in taxonomy.META_CLASSES.values() for name in group]
     assert len(members) == len(set(members)) == len(taxonomy.CATEGORIES) == 209
     assert len(taxonomy.META_CLASSES) == 7
-    assert len(taxonomy.KNOWN) == 63 and taxonomy.KNOWN <= set(members)
+    assert len(taxonomy.KNOWN) == 63 and set(members) >= taxonomy.KNOWN
 
 
 def test_every_category_resolves_from_its_own_and_its_spoken_name():
@@ -24,7 +24,8 @@ def test_every_category_resolves_from_its_own_and_its_spoken_name():
 
 
 def test_spoken_names_are_distinct():
-    assert len({taxonomy.spoken_name(category) for category in taxonomy.CATEGORIES}) == len(taxonomy.CATEGORIES)
+    spoken = {taxonomy.spoken_name(category) for category in taxonomy.CATEGORIES}
+    assert len(spoken) == len(taxonomy.CATEGORIES)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_names_are_spoken_as_people_say_them(category, spoken, with_article):
 def test_meta_class_is_that_of_the_file():
     assert taxonomy.meta_class("car") == "vehicles"
     assert taxonomy.meta_class("sax") == "music"
-    with pytest.raises(UserError, match="'carr'.*car"):
+    with pytest.raises(UserError, match=r"'carr'.*car"):
         taxonomy.meta_class("carr")
 
 
@@ -101,12 +102,12 @@ def test_a_wrong_category_file_is_refused_by_file_line_and_value(tmp_path, conte
 
 
 def test_a_missing_category_file_or_a_folder_is_refused(tmp_path):
-    with pytest.raises(UserError, match="none.txt: cannot read category file: No such file"):
+    with pytest.raises(UserError, match=r"none\.txt: cannot read category file: No such file"):
         taxonomy.read_category_file(tmp_path / "none.txt")
     with pytest.raises(UserError, match="cannot read category file"):
         taxonomy.read_category_file(tmp_path)
 
 
 def test_importing_the_taxonomy_needs_no_numpy():
-    code = "import sys, llava_pose.taxonomy; print('numpy' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    code = "import sys, llava_pose.taxonomy; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
