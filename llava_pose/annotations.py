@@ -1,8 +1,9 @@
 """Read and check ImageNet3D annotation files: an npz with one array of dicts, a dict an object.
 
 Fields of a dict: ``azimuth``, ``elevation``, ``theta`` (radians), ``distance`` (object units), ``viewport``
-(focal length in pixels, 2000 where missing), ``px``, ``py`` (the object's origin in pixels), ``bbox`` (x1, y1,
-x2, y2 in pixels), ``cad_index``, ``class``, ``object_status``, ``dense``, and others that pass through unchecked.
+(focal length in pixels, 2000 where missing), ``px``, ``py`` (the object's origin in pixels), ``bbox`` (x1,
+y1, x2, y2 in pixels), ``cad_index``, ``class``, ``object_status``, ``dense``, and others that pass through
+unchecked.
 """
 
 from __future__ import annotations
@@ -133,9 +134,10 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
     field.
 
     Raises:
-        UserError: the file is missing, no npz, too large or holds more than plain data (nothing of it is run);
-            an object lacks a required field, or a field has the wrong type, is not finite, is no angle in
-            radians, no known status, or a box without area. The message names file, object, field and value.
+        UserError: the file is missing, no npz, too large or holds more than plain data (nothing of it is
+            run); an object lacks a required field, or a field has the wrong type, is not finite, is no angle
+            in radians, no known status, or a box without area. The message names file, object, field and
+            value.
     """
     value = read_object_array(path, "annotations")
     if isinstance(value, dict):

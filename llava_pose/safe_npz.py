@@ -82,7 +82,8 @@ class _Array:
         if not isinstance(dtype, _Dtype) or fortran not in (True, False, 0, 1):
             raise _RefusedError("an array with a forged state")
         values = raw if dtype.code == "O" else dtype.values(raw)
-        if not isinstance(values, list) or not isinstance(shape, tuple) or math.prod(shape) != len(values):
+        counted = isinstance(shape, tuple) and all(isinstance(size, int) and size >= 0 for size in shape)
+        if not isinstance(values, list) or not counted or math.prod(shape) != len(values):
             raise _RefusedError(f"an array whose shape {reprlib.repr(shape)} is not that of its data")
         if fortran:
             values = [values[i] for i in np.arange(len(values)).reshape(shape, order="F").ravel()]
@@ -127,7 +128,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _marker() -> None:
+def _marker(*args: object) -> None:
     raise _RefusedError("a direct call of numpy.ndarray")
 
 

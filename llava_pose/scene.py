@@ -1,8 +1,8 @@
 """The record: an image with its posed objects, a row of a data set and what training and evaluation read.
 
 Pixels are measured from the image's upper left corner, so that column i covers [i, i + 1) and a flip takes x
-to width − x. Angles are radians. Images are used as stored: an EXIF rotation is not applied, because annotations
-refer to stored pixels.
+to width − x. Angles are radians. Images are used as stored: an EXIF rotation is not applied, because
+annotations refer to stored pixels.
 """
 
 from __future__ import annotations
@@ -93,12 +93,13 @@ class PosedImage:
     """An image (RGB), its objects, and a caption whose every ``<pose>`` follows the mention of an object.
 
     ``image_id`` is ``{category}/{name}``; ``caption_objects`` holds the ``object_id`` of each mark in order.
+    The image is None where only what is known about it is needed (training on cached features).
 
     Raises:
         UserError: on construction, where size, marks or object ids disagree; the message names the image.
     """
 
-    image: Image.Image
+    image: Image.Image | None
     image_id: str
     width: int
     height: int
@@ -107,7 +108,7 @@ class PosedImage:
     caption_objects: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if (self.width, self.height) != self.image.size:
+        if self.image is not None and (self.width, self.height) != self.image.size:
             raise UserError(
                 f"{self.image_id}: width, height: {self.width}x{self.height}, but the image has "
                 f"{self.image.width}x{self.image.height}"
@@ -130,7 +131,7 @@ class PosedImage:
         keep = _SIDED.search(self.caption) is None
         return dataclasses.replace(
             self,
-            image=self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+            image=self.image and self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
             objects=tuple(item.mirrored(self.width) for item in self.objects),
             caption=self.caption if keep else "",
             caption_objects=self.caption_objects if keep else (),
@@ -145,16 +146,16 @@ class PosedImage:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> PosedImage:
-        """The record behind a row of ``features()``; its image may be decoded or still a dict of bytes.
+        """The record behind a row of ``features()``, its image decoded, still a dict of bytes, or left out.
 
         Raises:
             UserError: the image cannot be decoded, or the row contradicts itself.
         """
-        image = row["image"]
+        image = row.get("image")
         try:
             if isinstance(image, dict):
                 image = Image.open(io.BytesIO(image["bytes"]))
-            image = image.convert("RGB")
+            image = image and image.convert("RGB")
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"{row['image_id']}: image: cannot be decoded: {error}") from error
         objects = tuple(PosedObject(**{**item, "bbox": tuple(item["bbox"])}) for item in row["objects"])
@@ -242,16 +243,26 @@ def load_split(data_dir: str | Path, split: str) -> datasets.Dataset:
     if not shards:
         found = sorted({path.name.split("-")[0] for path in folder.glob("*-*.parquet")})
         raise UserError(f"{folder}: no split {split!r} (found: {', '.join(found) or 'none'})")
+    # Looked at first, because datasets logs a traceback of its own on a file that it cannot read.
+    if not sum(_rows_of(Path(shard)) for shard in shards):
+        raise UserError(f"{folder}: split {split!r} is empty")
     from datasets import load_dataset
 
+    return load_dataset("parquet", data_files={split: shards}, split=split)
+
+
+def _rows_of(shard: Path) -> int:
+    """The number of rows of a Parquet file, once its columns are found to be those of ``features()``."""
+    import pyarrow
+    import pyarrow.parquet
+    from datasets import Features
+
     try:
-        data = load_dataset("parquet", data_files={split: shards}, split=split)
-    except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(f"{folder}: split {split!r} cannot be read: {reason}") from error
-    wrong = [name for name, kind in features().items() if data.features.get(name) != kind]
-    if wrong:
-        raise UserError(f"{folder}: split {split!r}: column {wrong[0]!r} is missing or of another type")
-    if not len(data):
-        raise UserError(f"{folder}: split {split!r} is empty")
-    return data
+        with pyarrow.parquet.ParquetFile(shard) as file:
+            rows, found = file.metadata.num_rows, Features.from_arrow_schema(file.schema_arrow)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{shard}: cannot be read: {error}") from error
+    for name, kind in features().items():
+        if found.get(name) != kind:
+            raise UserError(f"{shard}: column {name!r} is missing or of another type")
+    return rows
