@@ -1,0 +1,192 @@
+"""What stands behind the objects: skies, rooms, textured ground in perspective, studio sweeps, clutter. No objects of ours."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+F32 = NDArray[np.float32]
+_TILE = 256
+
+
+@lru_cache(maxsize=1)
+def noise_cube(size: int = 64) -> F32:
+    """Periodic smooth noise (size, size, size) in 0..1, the same in every process; size is a power of two."""
+    rng = np.random.default_rng(20240531)
+    cube = np.zeros((size, size, size))
+    for cells, weight in ((8, 1.0), (16, 0.8), (32, 0.5), (size, 0.25)):
+        grid = rng.random((cells, cells, cells))
+        for axis in range(3):
+            grid = _stretch_periodic(grid, size, axis)
+        cube += weight * grid
+    return _to_unit(cube)
+
+
+@lru_cache(maxsize=1)
+def noise_tile() -> F32:
+    """Periodic noise (256, 256) in 0..1 with equal power in every octave, like most surfaces in photos."""
+    rng = np.random.default_rng(20240601)
+    tile = np.zeros((_TILE, _TILE))
+    for cells in (4, 8, 16, 32, 64, 128, 256):
+        grid = rng.random((cells, cells))
+        for axis in range(2):
+            grid = _stretch_periodic(grid, _TILE, axis)
+        tile += grid * (1.0 if cells < 128 else 0.6)
+    return _to_unit(tile)
+
+
+@lru_cache(maxsize=1)
+def sensor_noise() -> F32:
+    """Gaussian noise (512, 512, 3), unit variance: pictures take shifted windows of it."""
+    return np.random.default_rng(20240602).standard_normal((512, 512, 3), dtype=np.float32)
+
+
+def _stretch_periodic(values: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float64]:
+    """Linear interpolation of a periodic array to ``size`` samples along ``axis``."""
+    count = values.shape[axis]
+    place = np.arange(size) * count / size
+    low = place.astype(int)
+    share = (place - low).reshape([-1 if k == axis else 1 for k in range(values.ndim)])
+    return values.take(low, axis) * (1 - share) + values.take((low + 1) % count, axis) * share
+
+
+def _to_unit(values: NDArray[np.float64]) -> F32:
+    low, high = np.quantile(values, [0.01, 0.99])
+    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def background(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> tuple[F32, bool]:
+    """A backdrop (height, width, 3), display RGB in 0..1, and whether it has a floor to throw shadows on.
+
+    The floor is drawn for a camera at the scene's elevation and roll but with a wide field of view, so that the horizon
+    shows as it does in photos.
+    """
+    if elevation < 0.03 and rng.random() < 0.6:
+        return _air(rng, width, height), False
+    kind = rng.choice(["floor", "studio", "blur"], p=[0.6, 0.2, 0.2])
+    if kind == "studio":
+        return _studio(rng, width, height), True
+    if kind == "blur":
+        return _cloudy(rng, width, height, int(rng.integers(3, 12)), 0.9), True
+    return _floor(rng, width, height, elevation, theta), True
+
+
+def _color(rng: np.random.Generator, saturation: float, low: float, high: float) -> F32:
+    color = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, saturation), rng.uniform(low, high))
+    return np.array(color, dtype=np.float32)
+
+
+def _upscale(grid: F32, width: int, height: int) -> F32:
+    """Colour grid (h, w, 3) resized to (height, width, 3) with soft borders."""
+    picture = Image.fromarray((np.clip(grid, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+
+
+def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contrast: float) -> F32:
+    """Out-of-focus surroundings: two scales of coloured blobs around a mean colour."""
+    base = _color(rng, 0.5, 0.2, 0.85)
+    grid = base + contrast * (rng.random((cells, cells, 3), dtype=np.float32) - 0.5) * rng.uniform(0.3, 0.9)
+    fine = rng.random((cells * 4, cells * 4, 1), dtype=np.float32) - 0.5
+    grid = np.kron(grid, np.ones((4, 4, 1), dtype=np.float32)) + 0.25 * contrast * fine
+    return _upscale(grid, width, height)
+
+
+def _studio(rng: np.random.Generator, width: int, height: int) -> F32:
+    """A seamless backdrop: smooth gradient, slightly darker corners."""
+    top, bottom = _color(rng, 0.35, 0.3, 0.98), _color(rng, 0.35, 0.3, 0.98)
+    if rng.random() < 0.5:
+        bottom = top * np.float32(rng.uniform(0.75, 1.1))
+    rows = np.linspace(0, 1, 8, dtype=np.float32)[:, None, None]
+    columns = np.linspace(-1, 1, 8, dtype=np.float32)[None, :, None]
+    grid = top + (bottom - top) * rows
+    grid = grid * (1 - rng.uniform(0, 0.35) * (columns**2 + (2 * rows - 1) ** 2) / 2)
+    return _upscale(grid.astype(np.float32), width, height)
+
+
+def _air(rng: np.random.Generator, width: int, height: int) -> F32:
+    """Sky with clouds."""
+    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    zenith = np.array(
+        colorsys.hsv_to_rgb(rng.uniform(0.53, 0.63), rng.uniform(0.1, 0.7), rng.uniform(0.5, 0.95)),
+        np.float32,
+    )
+    sky = zenith + (1 - zenith) * rows * np.float32(rng.uniform(0.2, 0.8))
+    top, left = rng.integers(_TILE, size=2)
+    stretch = rng.uniform(0.3, 1.0)
+    row = (top + np.arange(height) * stretch * 1.6).astype(int) % _TILE
+    column = (left + np.arange(width) * stretch).astype(int) % _TILE
+    cloud = np.clip((noise_tile()[np.ix_(row, column)] - rng.uniform(0.3, 0.7)) * 2, 0, 1)[..., None]
+    return sky + (np.float32(rng.uniform(0.8, 1.0)) - sky) * cloud
+
+
+def _behind(rng: np.random.Generator, width: int, height: int) -> F32:
+    """Above the horizon: open sky, a wall, or a blurred view with clutter."""
+    pick = rng.random()
+    if pick < 0.3:
+        return _air(rng, width, height)
+    if pick < 0.55:
+        wall = _studio(rng, width, height)
+        return wall
+    scale = int(rng.integers(3, 8))
+    small = Image.fromarray((_cloudy(rng, width // scale + 2, height // scale + 2, 5, 0.6) * 255).astype(np.uint8))
+    draw = ImageDraw.Draw(small)
+    for _ in range(int(rng.integers(4, 16))):
+        x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
+        w, h = rng.uniform(0.04, 0.3) * small.width, rng.uniform(0.05, 0.6) * small.height
+        fill = tuple(int(255 * channel) for channel in _color(rng, 0.6, 0.1, 0.95))
+        if rng.random() < 0.7:
+            draw.rectangle([x - w / 2, y - h / 2, x + w / 2, y + h / 2], fill=fill)
+        else:
+            draw.ellipse([x - w / 2, y - w / 2, x + w / 2, y + w / 2], fill=fill)
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+
+
+def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> F32:
+    """Textured ground up to the horizon, something behind it."""
+    behind = _behind(rng, width, height)
+    focal = rng.uniform(0.8, 1.6) * width
+    x = ((np.arange(width) + 0.5 - width / 2) / focal)[None, :]
+    y = ((height / 2 - np.arange(height) - 0.5) / focal)[:, None]
+    x, y = x * math.cos(theta) + y * math.sin(theta), y * math.cos(theta) - x * math.sin(theta)
+    down = math.sin(elevation) - y * math.cos(elevation)
+    ground = np.clip(down * focal * 0.7, 0, 1).astype(np.float32)[..., None]  # soft over a pixel or two at the horizon
+    depth = 1 / np.maximum(down, 0.01)
+    side, ahead = x * depth, (math.cos(elevation) + y * math.sin(elevation)) * depth
+    turn = rng.uniform(0, math.pi)
+    side, ahead = (
+        side * math.cos(turn) + ahead * math.sin(turn),
+        ahead * math.cos(turn) - side * math.sin(turn),
+    )
+    clear = np.clip(4 * down, 0, 1)  # far texture fades into its mean
+    surface = _surface(rng, side, ahead, clear.astype(np.float32))
+    return behind * (1 - ground) + surface * ground
+
+
+def _surface(rng: np.random.Generator, side: NDArray[np.float64], ahead: NDArray[np.float64], clear: F32) -> F32:
+    """Ground colours (h, w, 3) at floor coordinates: earth and carpet, planks, tiles or slabs."""
+    first = _color(rng, 0.45, 0.25, 0.9)
+    second = first * np.float32(rng.uniform(0.55, 0.9))
+    fine = rng.uniform(20, 70)
+    offset = rng.integers(_TILE, size=2)
+    stretch = rng.choice([1.0, 1.0, 6.0])
+    row = (side * fine * stretch + offset[0]).astype(np.int32) & (_TILE - 1)
+    column = (ahead * fine + offset[1]).astype(np.int32) & (_TILE - 1)
+    share = noise_tile()[row, column]
+    pattern = rng.choice(["plain", "plain", "planks", "tiles", "slabs"])
+    scale = rng.uniform(0.8, 4.0)
+    if pattern == "planks":
+        plank = np.floor(side * scale * 2).astype(np.int32)
+        share = 0.5 * share + 0.5 * noise_tile()[(plank * 37) & (_TILE - 1), (plank * 11) & (_TILE - 1)]
+    elif pattern == "tiles":
+        odd = (np.floor(side * scale) + np.floor(ahead * scale)) % 2
+        share = 0.3 * share + 0.7 * odd.astype(np.float32)
+    elif pattern == "slabs":
+        gap = np.minimum(side * scale % 1, ahead * scale % 1) < 0.06
+        share = np.maximum(0.6 * share, gap)
+    share = (0.5 + (share - 0.5) * clear)[..., None]
+    return first + (second - first) * share
