@@ -34,6 +34,7 @@ __all__ = [
     "objects_from_annotations",
     "posed_object",
     "read_annotations",
+    "shard_rows",
 ]
 
 POSE_MARK = "<pose>"
@@ -41,9 +42,7 @@ DEFAULT_VIEWPORT = 2000.0
 """The focal length in pixels of annotations that give none."""
 
 # Words that a horizontal flip makes untrue.
-_SIDED = re.compile(
-    r"\b(left|right)(most|wards?|hand(ed)?)?\b|\b(counter|anti)?-?clockwise\b", flags=re.IGNORECASE
-)
+_SIDED = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b|\b(counter|anti)?-?clockwise\b", flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -115,9 +114,7 @@ class PosedImage:
             )
         marks = self.caption.count(POSE_MARK)
         if marks != len(self.caption_objects):
-            raise UserError(
-                f"{self.image_id}: caption_objects: {len(self.caption_objects)} for {marks} <pose> marks"
-            )
+            raise UserError(f"{self.image_id}: caption_objects: {len(self.caption_objects)} for {marks} <pose> marks")
         unknown = set(self.caption_objects) - {item.object_id for item in self.objects}
         if unknown:
             raise UserError(f"{self.image_id}: caption_objects: no object has id {min(unknown)}")
@@ -244,15 +241,19 @@ def load_split(data_dir: str | Path, split: str) -> datasets.Dataset:
         found = sorted({path.name.split("-")[0] for path in folder.glob("*-*.parquet")})
         raise UserError(f"{folder}: no split {split!r} (found: {', '.join(found) or 'none'})")
     # Looked at first, because datasets logs a traceback of its own on a file that it cannot read.
-    if not sum(_rows_of(Path(shard)) for shard in shards):
+    if not sum(shard_rows(Path(shard)) for shard in shards):
         raise UserError(f"{folder}: split {split!r} is empty")
     from datasets import load_dataset
 
     return load_dataset("parquet", data_files={split: shards}, split=split)
 
 
-def _rows_of(shard: Path) -> int:
-    """The number of rows of a Parquet file, once its columns are found to be those of ``features()``."""
+def shard_rows(shard: Path) -> int:
+    """The number of rows of a Parquet file with the columns of ``features()``.
+
+    Raises:
+        UserError: the file is damaged, or a column is missing or of another type.
+    """
     import pyarrow
     import pyarrow.parquet
     from datasets import Features

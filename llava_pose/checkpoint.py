@@ -1,0 +1,319 @@
+"""Model folders: put a model together, load one, save one.
+
+``load`` opens four kinds, by what the folder holds and never by words in its path: one of our full models, one of our
+adapters (its base is loaded first, then merged in), a released ``llava`` checkpoint (which gains ``<pose>`` and a
+newly initialised pose head, and nothing else), and ``"embedded"``, the small model in this package. Only safetensors
+are read, and no code from a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
+
+from . import conversation, vision
+from .configuration import POSE_TOKEN, LlavaPoseConfig
+from .errors import UserError
+from .modeling import LlavaPoseForConditionalGeneration
+from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
+
+EMBEDDED = "embedded"
+EMBEDDED_MODEL = Path(__file__).parent / "assets" / "model"
+TOKENIZER_SIZE = 1024
+"""Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
+
+LlavaPair = tuple[LlavaPoseForConditionalGeneration, LlavaPoseProcessor]
+
+
+def load(path: str | Path, dtype: torch.dtype | None = None, **kwargs: Any) -> LlavaPair:
+    """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
+
+    ``path``: a folder, a hub name, or "embedded". ``dtype``: float32 when left out; the pose head stays float32
+    whatever it is. ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
+
+    Raises:
+        UserError: the folder does not exist, is no model folder, or holds a model of another kind.
+    """
+    folder = EMBEDDED_MODEL if str(path) == EMBEDDED else Path(path)
+    if str(path) == EMBEDDED and not folder.is_dir():
+        raise UserError("model: this installation holds no embedded model; name a folder with --model")
+    name = str(folder) if folder.is_dir() else str(path)
+    if not folder.is_dir() and (folder.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1):
+        raise UserError(f"{path}: no such model folder")
+    if (folder / "adapter_config.json").is_file():
+        return _load_adapter(folder, dtype, **kwargs)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a model folder or reachable hub name: {_first_line(error)}") from error
+    if config.model_type == LlavaPoseConfig.model_type:
+        model, processor = _load_ours(name, config, dtype, **kwargs)
+    elif config.model_type == "llava":
+        model, processor = _load_released(name, config, dtype, **kwargs)
+    else:
+        raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
+    # Loaded in half precision with the rest, the head goes back to float32: see PoseHead.
+    model.pose_head.float()
+    return model.eval(), processor
+
+
+def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+    processor = _from_pretrained(LlavaPoseProcessor, name)
+    extra = {}
+    if config.tower_source == EMBEDDED:
+        # Kept once in this package, and left out of every model folder that uses it unchanged.
+        extra["state_dict"] = {**load_file(Path(name) / "model.safetensors"), **_tower_weights()}
+    target = None if extra else name
+    model, info = _from_pretrained(
+        LlavaPoseForConditionalGeneration,
+        target,
+        config=config,
+        dtype=dtype or torch.float32,
+        output_loading_info=True,
+        **extra,
+        **kwargs,
+    )
+    _check_complete(name, info, allowed=())
+    model.name_or_path = name
+    return model, processor
+
+
+def _load_released(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+    processor = _from_pretrained(LlavaPoseProcessor, name)
+    _complete_processor(processor, config)
+    token_id = add_pose_token(processor.tokenizer)
+    model, info = _from_pretrained(
+        LlavaPoseForConditionalGeneration,
+        name,
+        config=LlavaPoseConfig.from_llava(config, pose_token_id=token_id),
+        dtype=dtype or torch.float32,
+        output_loading_info=True,
+        **kwargs,
+    )
+    _check_complete(name, info, allowed=("pose_head.",))
+    _init_token_row(model, token_id)
+    return model, processor
+
+
+def _load_adapter(folder: Path, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+    from peft import PeftModel
+
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = settings.get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing")
+    model, _ = load(base, dtype, **kwargs)
+    processor = _from_pretrained(LlavaPoseProcessor, str(folder))
+    config = AutoConfig.from_pretrained(folder)
+    for field in ("pose_token_id", "pose_loss_weight", "pose_target_deviation"):
+        setattr(model.config, field, getattr(config, field))
+    try:
+        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: the adapter does not fit its base {base}: {_first_line(error)}") from error
+    return merged.eval(), processor
+
+
+def assemble(text: Mapping[str, int] | str, vision_tower: str = EMBEDDED, seed: int = 0, **pose: Any) -> LlavaPair:
+    """A new LLaVA from a vision tower and a language model, its projector and pose head freshly initialised.
+
+    text: sizes of a new Llama (``LlamaConfig`` fields such as hidden_size, num_hidden_layers), which starts from
+    nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder or hub name, with its own
+    tokenizer. vision_tower: "embedded", or a checkpoint (CLIP, SigLIP, DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
+    """
+    torch.manual_seed(seed)
+    tower, tower_name = _tower(vision_tower)
+    if isinstance(text, str):
+        language, tokenizer = _text_checkpoint(text)
+        text_config = language.config
+    else:
+        tokenizer = train_tokenizer()
+        special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        sizes: dict[str, Any] = {"vocab_size": len(tokenizer), **special, **text}
+        text_config, language = LlamaConfig(**sizes), None
+    has_class_token = tower.config.model_type in (
+        "clip_vision_model",
+        "dinov2",
+        "dinov2_with_registers",
+        "vit",
+    )
+    config = LlavaPoseConfig(
+        vision_config=tower.config,
+        text_config=text_config,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2 if has_class_token else -1,
+        vision_feature_select_strategy="default" if has_class_token else "full",
+        pose_token_id=tokenizer.convert_tokens_to_ids(POSE_TOKEN),
+        tower_source=EMBEDDED if vision_tower == EMBEDDED else None,
+        tie_word_embeddings=bool(text_config.tie_word_embeddings),
+        **pose,
+    )
+    # The tower's file is in half precision; new weights are trained, and so begin, in full.
+    tower.config.dtype = config.dtype = torch.float32
+    model = LlavaPoseForConditionalGeneration(config)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    if language is not None:
+        model.model.language_model.load_state_dict(language.model.state_dict())
+        model.lm_head.load_state_dict(language.lm_head.state_dict())
+    processor = _build_processor(tower, tower_name, tokenizer, config)
+    config.image_seq_length = processor.image_tokens
+    return model.eval(), processor
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of ``TOKENIZER_SIZE`` tokens, trained on ``conversation.example_texts``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    specials = ["<s>", "</s>", "<pad>", "<image>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        # One less than the size: <pose> is added last.
+        vocab_size=TOKENIZER_SIZE - 1,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(conversation.example_texts(), trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    add_pose_token(fast)
+    return fast
+
+
+def save(
+    model: Any,
+    processor: LlavaPoseProcessor,
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a folder that ``load`` opens: a full model, or the adapter of a PEFT model.
+
+    ``dtype`` casts the weights on the way (the pose head too; ``load`` brings it back to float32); ``state`` stands in
+    for the model's own weights, where those are sharded. The folder appears under its name only when it is complete;
+    an older one of that name is replaced.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        weights = dict(model.state_dict() if state is None else state)
+        if dtype is not None:
+            weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
+        model.save_pretrained(partial, state_dict=weights)
+        model.config.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tower_weights() -> dict[str, torch.Tensor]:
+    state = vision.load_embedded_tower().state_dict()
+    return {f"model.vision_tower.{name}": value for name, value in state.items()}
+
+
+def _tower(source: str) -> tuple[Any, str]:
+    if source == EMBEDDED:
+        return vision.load_embedded_tower(), EMBEDDED
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    # A CLIP or SigLIP checkpoint holds both halves; its vision half is a model of its own.
+    vision_config = getattr(config, "vision_config", config)
+    return AutoModel.from_config(vision_config).__class__.from_pretrained(source), source
+
+
+def _text_checkpoint(source: str) -> tuple[Any, Any]:
+    language: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_special_tokens({"extra_special_tokens": {"image_token": "<image>"}})
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    add_pose_token(tokenizer)
+    if len(tokenizer) > language.get_input_embeddings().num_embeddings:
+        language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    return language, tokenizer
+
+
+def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -> LlavaPoseProcessor:
+    if tower_name == EMBEDDED:
+        size = {"height": tower.config.image_size, "width": tower.config.image_size}
+        mean, std = tower.config.image_mean, tower.config.image_std
+        images = CLIPImageProcessorPil(size=size, do_center_crop=False, image_mean=mean, image_std=std)
+    else:
+        images = CLIPImageProcessorPil.from_pretrained(tower_name)
+    return LlavaPoseProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=tower.config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def _complete_processor(processor: LlavaPoseProcessor, config: Any) -> None:
+    """Fill in what older released processors leave out, from the model's configuration, and set our template."""
+    strategy = config.vision_feature_select_strategy
+    processor.patch_size = processor.patch_size or config.vision_config.patch_size
+    processor.vision_feature_select_strategy = strategy
+    processor.num_additional_image_tokens = int(strategy == "default")
+    processor.chat_template = CHAT_TEMPLATE
+    if processor.tokenizer.pad_token is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token
+
+
+def _init_token_row(model: Any, token_id: int) -> None:
+    """Give ``<pose>`` a row in both vocabulary matrices: the mean of the rows before it.
+
+    Released llava-1.5 checkpoints have padded rows to spare, and resizing to the tokenizer would cut them off; the
+    matrices only ever grow.
+    """
+    if token_id >= model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(token_id + 1, pad_to_multiple_of=64, mean_resizing=False)
+    for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        with torch.no_grad():
+            matrix[token_id] = matrix[:token_id].float().mean(0).to(matrix.dtype)
+
+
+def _from_pretrained(kind: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return kind.from_pretrained(*args, **kwargs)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise UserError(f"{args[0]}: cannot load {kind.__name__}: {_first_line(error)}") from error
+
+
+def _check_complete(name: str, info: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    missing = [key for key in info["missing_keys"] if not key.startswith(allowed or ("\0",))]
+    wrong = [*missing, *info["mismatched_keys"], *info["unexpected_keys"]]
+    if wrong:
+        raise UserError(f"{name}: weights do not fit the model: {wrong[0]} and {len(wrong) - 1} more")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,44 @@
+"""The configuration of a LLaVA with a pose head, in the manner of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoConfig, LlavaConfig
+
+from . import vision  # noqa: F401  registers the embedded tower's configuration, which a saved one may hold
+
+POSE_TOKEN = "<pose>"
+
+IGNORED_LABEL = -100
+"""The label of a position that is not supervised."""
+
+
+class LlavaPoseConfig(LlavaConfig):
+    """A ``LlavaConfig`` and what the pose head needs.
+
+    pose_token_id: the id of ``<pose>`` in the tokenizer; pose_bins: bins per angle; pose_hidden_size: width of the
+    head's MLP; pose_loss_weight: the pose loss's weight beside the language loss's 1; pose_target_deviation: the
+    circular soft target's standard deviation in bins, 0 for the paper's hard cross-entropy; tower_source: where the
+    frozen vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None; pose_categories: the
+    categories it was trained to name, or None.
+    """
+
+    model_type = "llava_pose"
+
+    pose_token_id: int | None = None
+    pose_bins: int = 40
+    pose_hidden_size: int = 512
+    pose_loss_weight: float = 1.0
+    pose_target_deviation: float = 1.0
+    tower_source: str | None = None
+    pose_categories: list[str] | None = None
+
+    @classmethod
+    def from_llava(cls, config: LlavaConfig, **pose: Any) -> LlavaPoseConfig:
+        """The same LLaVA with a pose head: every field of ``config``, and the ``pose`` fields given."""
+        fields = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+        return cls(**{**fields, **pose})
+
+
+AutoConfig.register(LlavaPoseConfig.model_type, LlavaPoseConfig)

@@ -1,0 +1,216 @@
+"""From a record to questions and answers with ``<pose>``, and from a pose to words.
+
+Text about a pose is computed from the pose when it is needed, after any flip, so words and numbers can't disagree.
+Frames are always named: "left" and "right" of the picture, or the object's "own" left and right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import taxonomy
+from .configuration import POSE_TOKEN
+from .geometry import angle_difference, canonical_pose
+from .processing import assistant_message, user_message
+from .scene import PosedImage, PosedObject
+
+NAMING_QUESTION = "What is this object, and how is it posed?"
+"""The question evaluation asks: its answer is a category's spoken name and ``<pose>``, nothing before them."""
+
+CAPTION_QUESTIONS = (
+    "Describe the picture.",
+    "What do you see, and how is it posed?",
+    "Which objects are in the picture?",
+)
+DIRECTION_QUESTIONS = (
+    "Which way is the {name} facing?",
+    "Which way does the {name} face?",
+    "In which direction does the {name} point?",
+)
+SIDE_QUESTIONS = (
+    "Which side of the {name} do we see?",
+    "From which side is the {name} seen?",
+    "Where does the camera stand, seen from the {name}?",
+)
+TURN_QUESTIONS = (
+    "How far must the {name} turn to face me?",
+    "How far does the {name} have to turn to face the camera?",
+    "How much must the {name} rotate to look at me?",
+)
+
+FACINGS = (
+    "towards the camera",
+    "towards the camera and to the left of the picture",
+    "to the left of the picture",
+    "away from the camera and to the left of the picture",
+    "away from the camera",
+    "away from the camera and to the right of the picture",
+    "to the right of the picture",
+    "towards the camera and to the right of the picture",
+)
+"""By azimuth in steps of 45°, from 0. At azimuth 90° the camera stands on the object's own left (+x), sees +y to its
+right, and so sees the object's front (−y) point to the left of the picture."""
+
+SIDES = ("front", "front-left", "left", "back-left", "back", "back-right", "right", "front-right")
+"""The object's own side that is seen, by azimuth in steps of 45°, from 0."""
+
+TURN_STEP_DEGREES = 15
+"""Turns are told in steps of this many degrees: as fine as words about a picture are worth."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Messages in transformers' form, and ``poses`` (P, 3) in radians, the true pose of each ``<pose>`` in them."""
+
+    messages: list[dict[str, Any]]
+    poses: np.ndarray
+
+
+Turn = tuple[str, str, list[PosedObject]]
+"""A question, its answer, and the object of each ``<pose>`` in the answer."""
+
+
+def facing(pose: Any) -> str:
+    """Which way the object's front points, as seen in the picture (8-way, by azimuth alone)."""
+    return FACINGS[_octant(pose)]
+
+
+def seen_from(pose: Any) -> str:
+    """The pose in words: the object's own side that is seen, and the camera's height.
+
+    >>> seen_from((0.8, 0.2, 0.0))
+    'seen from its front-left, from slightly above'
+    """
+    degrees = math.degrees(float(canonical_pose(pose)[..., 1]))
+    if abs(degrees) < 5:
+        height = "at its own height"
+    elif abs(degrees) < 20:
+        height = "from slightly above" if degrees > 0 else "from slightly below"
+    elif abs(degrees) < 60:
+        height = "from above" if degrees > 0 else "from below"
+    else:
+        height = "from almost straight above" if degrees > 0 else "from almost straight below"
+    return f"seen from its {SIDES[_octant(pose)]}, {height}"
+
+
+def turn_to_face(pose: Any) -> float:
+    """The turn about its own vertical, in radians in [−π, π), after which the object faces the camera.
+
+    Positive is to the object's own left (counter-clockwise seen from above): at azimuth 90° the camera stands on its
+    own left, and a quarter turn to the left faces it.
+    """
+    return float(angle_difference(canonical_pose(pose)[..., 0], 0.0))
+
+
+def turn_words(pose: Any) -> str:
+    """The turn of ``turn_to_face`` in words, in steps of ``TURN_STEP_DEGREES``."""
+    turn = math.degrees(turn_to_face(pose))
+    steps = round(abs(turn) / TURN_STEP_DEGREES) * TURN_STEP_DEGREES
+    if steps == 0:
+        return "already faces the camera"
+    if steps == 180:
+        return "must turn about 180 degrees"
+    return f"must turn about {steps} degrees to its own {'left' if turn > 0 else 'right'}"
+
+
+def pose_words(pose: Any) -> str:
+    """A pose for people: whole degrees, then words ("azimuth 312°, elevation 11°, theta 2° · seen from …")."""
+    azimuth, elevation, theta = np.degrees(canonical_pose(pose))
+    signed_theta = (theta + 180) % 360 - 180
+    numbers = f"azimuth {round(azimuth) % 360}°, elevation {round(elevation)}°, theta {round(signed_theta)}°"
+    return f"{numbers} · {seen_from(pose)}"
+
+
+def naming_answer(category: str) -> str:
+    """The answer to ``NAMING_QUESTION``, whose beginning evaluation scores for every candidate name."""
+    return f"{taxonomy.spoken_name(category)} {POSE_TOKEN}."
+
+
+def naming_messages() -> list[dict[str, Any]]:
+    """The conversation evaluation opens with, up to where the model answers."""
+    return [user_message(NAMING_QUESTION, images=1)]
+
+
+def training_conversation(record: PosedImage, rng: np.random.Generator) -> Conversation:
+    """A random conversation of one or two turns about a record, every answer holding ``<pose>``.
+
+    One object is named, several are told in a caption; a question about facing, side or turn of an object that is
+    alone in its category goes before or after. Raises ValueError when the record has no object.
+    """
+    if not record.objects:
+        raise ValueError(f"{record.image_id}: no object to talk about")
+    only = record.objects[0] if len(record.objects) == 1 else None
+    if only is not None and (not record.caption or rng.random() < 0.8):
+        turns = [(NAMING_QUESTION, naming_answer(only.category), [only])]
+    else:
+        turns = [_caption_turn(record, rng)]
+    categories = [item.category for item in record.objects]
+    alone = [item for item in record.objects if categories.count(item.category) == 1]
+    if alone and rng.random() < 0.6:
+        question = _question_turn(alone[rng.integers(len(alone))], rng)
+        turns.insert(0 if rng.random() < 0.25 else 1, question)
+    return _conversation(turns)
+
+
+def _conversation(turns: Sequence[Turn]) -> Conversation:
+    messages: list[dict[str, Any]] = []
+    for index, (question, answer, _) in enumerate(turns):
+        messages += [user_message(question, images=int(index == 0)), assistant_message(answer)]
+    poses = [item.pose for _, _, objects in turns for item in objects]
+    return Conversation(messages, np.asarray(poses, dtype=np.float64).reshape(-1, 3))
+
+
+def _caption_turn(record: PosedImage, rng: np.random.Generator) -> Turn:
+    by_id = {item.object_id: item for item in record.objects}
+    return _choice(CAPTION_QUESTIONS, rng), record.caption, [by_id[index] for index in record.caption_objects]
+
+
+def _question_turn(item: PosedObject, rng: np.random.Generator) -> Turn:
+    question, answer = _QUESTIONS[rng.integers(len(_QUESTIONS))]
+    name = taxonomy.spoken_name(item.category)
+    return _choice(question, rng).format(name=name), answer(name, item.pose), [item]
+
+
+def _direction_answer(name: str, pose: Any) -> str:
+    return f"The {name} {POSE_TOKEN} faces {facing(pose)}."
+
+
+def _side_answer(name: str, pose: Any) -> str:
+    return f"The {name} {POSE_TOKEN} is {seen_from(pose)}."
+
+
+def _turn_answer(name: str, pose: Any) -> str:
+    return f"The {name} {POSE_TOKEN} {turn_words(pose)}."
+
+
+_QUESTIONS = (
+    (DIRECTION_QUESTIONS, _direction_answer),
+    (SIDE_QUESTIONS, _side_answer),
+    (TURN_QUESTIONS, _turn_answer),
+)
+
+
+def example_texts() -> Iterator[str]:
+    """Every phrasing with every category, over poses all around: what a small tokenizer is trained on."""
+    poses = [(azimuth, elevation, 0.0) for azimuth in np.arange(0.0, 6.3, 0.25) for elevation in (-0.6, 0.1, 0.3, 1.2)]
+    for index, category in enumerate(taxonomy.CATEGORIES):
+        name = taxonomy.spoken_name(category)
+        yield f"USER: \n{NAMING_QUESTION} ASSISTANT: {naming_answer(category)}"
+        yield f"USER: \n{CAPTION_QUESTIONS[index % 3]} ASSISTANT: A photo of {taxonomy.with_article(category)}."
+        for offset, (questions, answer) in enumerate(_QUESTIONS):
+            for number, question in enumerate(questions):
+                pose = poses[(index * 7 + offset * 31 + number * 13) % len(poses)]
+                yield f"USER: {question.format(name=name)} ASSISTANT: {answer(name, pose)}"
+
+
+def _octant(pose: Any) -> int:
+    return round(float(canonical_pose(pose)[..., 0]) / (math.pi / 4)) % 8
+
+
+def _choice(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,212 @@
+"""The model: a LLaVA whose last hidden state at ``<pose>`` is decoded into bins of three angles.
+
+``PoseModelMixin`` holds everything that is about poses and knows no vision-language family: it needs ``self.model``
+(returning ``last_hidden_state``), ``self.lm_head`` and ``get_image_features``, as transformers' families have them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
+from transformers.conversion_mapping import (
+    get_checkpoint_conversion_mapping,
+    register_checkpoint_conversion_mapping,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
+
+from .bins import PoseBins
+from .configuration import IGNORED_LABEL, LlavaPoseConfig
+
+
+@dataclass
+class LlavaPoseOutput(LlavaCausalLMOutputWithPast):
+    """A LLaVA's output, and: ``pose_logits`` (P, 3, pose_bins) float32 at the batch's ``<pose>`` tokens in reading
+    order, ``last_hidden_state`` (B, S, H), and the two parts of the loss before weighting. With ``labels`` there are
+    the losses, ``pose_logits``, and ``logits`` (N, vocabulary) of the supervised positions, and nothing else."""
+
+    pose_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    language_loss: torch.Tensor | None = None
+    pose_loss: torch.Tensor | None = None
+
+
+class PoseHead(nn.Module):
+    """Hidden states (…, hidden_size) to logits (…, 3, num_bins), always in float32.
+
+    Forty bins per angle differ by little: half precision would blur them, so the head casts its input up and leaves
+    any autocast. ``to_float32`` brings the weights back after a model was loaded in half precision.
+    """
+
+    def __init__(self, hidden_size: int, mlp_size: int, num_bins: int):
+        super().__init__()
+        self.num_bins = num_bins
+        self.norm = nn.LayerNorm(hidden_size)
+        self.linear_1 = nn.Linear(hidden_size, mlp_size)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(mlp_size, 3 * num_bins)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = self.linear_2(self.act(self.linear_1(self.norm(hidden.float()))))
+        return logits.unflatten(-1, (3, self.num_bins))
+
+
+def pose_loss(logits: torch.Tensor, poses: torch.Tensor, deviation: float, num_bins: int) -> torch.Tensor:
+    """The summed cross-entropy, averaged over the three angles, of logits (P, 3, num_bins) for poses (P, 3).
+
+    ``deviation`` 0 takes the hard bins; otherwise circular soft targets of that many bins, from which their entropy
+    is not subtracted (it is a constant). A pose that is not finite is unsupervised and adds nothing.
+    """
+    known = torch.isfinite(poses).all(-1)
+    bins = PoseBins(num_bins)
+    poses = torch.where(known[:, None], poses.double(), 0.0)
+    log_probabilities = F.log_softmax(logits.float(), dim=-1)
+    if deviation > 0:
+        each = -(bins.soft_targets(poses, deviation).float() * log_probabilities).sum(-1)
+    else:
+        each = -log_probabilities.gather(-1, bins.encode(poses)[..., None]).squeeze(-1)
+    return (each.mean(-1) * known).sum()
+
+
+class PoseModelMixin:
+    """Pose head, losses and feature input for a transformers vision-language model."""
+
+    config: Any
+    model: Any
+    lm_head: nn.Module
+    pose_head: PoseHead
+
+    # Trainer then hands in the number of supervised tokens of the whole batch and leaves the division to forward.
+    accepts_loss_kwargs = True
+
+    def _add_pose_head(self) -> None:
+        config = self.config
+        hidden_size = config.get_text_config().hidden_size
+        self.pose_head = PoseHead(hidden_size, config.pose_hidden_size, config.pose_bins)
+
+    def pose_positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The mask (B, S) of the ``<pose>`` tokens: located by id, after any expansion of the image."""
+        return input_ids == self.config.pose_token_id
+
+    def backbone(self, vision_features: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """Run everything but the two heads; returns the output with ``last_hidden_state`` and the cache.
+
+        ``vision_features`` (images, tokens, channels), the tower's selected features, stand in for ``pixel_values``.
+        """
+        if vision_features is not None:
+            projected = self.model.multi_modal_projector(vision_features.to(self.projector_dtype))
+            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=projected.split(1))}
+        return self.model(**kwargs)
+
+    @property
+    def projector_dtype(self) -> torch.dtype:
+        return next(self.model.multi_modal_projector.parameters()).dtype
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        poses: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        num_poses_in_batch: torch.Tensor | int | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> LlavaPoseOutput:
+        """The model's forward pass.
+
+        poses (P, 3): the true pose in radians of every ``<pose>`` of the batch in reading order, NaN where unknown.
+        num_items_in_batch, num_poses_in_batch: supervised tokens and known poses of the global batch (all ranks, all
+        accumulation steps), by which the sums are divided; counted here when left out.
+
+        Raises ValueError when ``poses`` and the ``<pose>`` tokens differ in number.
+        """
+        outputs = self.backbone(input_ids=input_ids, **kwargs)
+        hidden = outputs.last_hidden_state
+        if labels is not None:
+            assert input_ids is not None, "training needs input_ids"
+            return self._losses(hidden, input_ids, labels, poses, num_items_in_batch, num_poses_in_batch)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        at_pose = None if input_ids is None else self.pose_positions(input_ids)
+        return LlavaPoseOutput(
+            logits=self.lm_head(hidden[:, kept, :]),
+            pose_logits=None if at_pose is None else self.pose_head(hidden[at_pose]),
+            last_hidden_state=hidden,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _losses(
+        self,
+        hidden: torch.Tensor,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        poses: torch.Tensor | None,
+        num_tokens: torch.Tensor | int | None,
+        num_poses: torch.Tensor | int | None,
+    ) -> LlavaPoseOutput:
+        result = LlavaPoseOutput()
+        # The state before a token predicts it; the vocabulary matrix meets the supervised positions alone.
+        supervised = labels[:, 1:] != IGNORED_LABEL
+        result.logits = self.lm_head(hidden[:, :-1][supervised])
+        targets = labels[:, 1:][supervised]
+        tokens = F.cross_entropy(result.logits.float(), targets, reduction="sum")
+        result.language_loss = tokens / _at_least_one(num_tokens, targets.numel())
+
+        at_pose = self.pose_positions(input_ids)
+        count = int(at_pose.sum())
+        given = 0 if poses is None else len(poses)
+        if count != given:
+            raise ValueError(f"the batch has {count} <pose> tokens but {given} poses")
+        # A rank without any <pose> still runs the head: under ZeRO-3 and DDP its weights must be met on every rank.
+        states = hidden[at_pose] if count else hidden[:1, 0]
+        result.pose_logits = self.pose_head(states)
+        if count:
+            assert poses is not None
+            config = self.config
+            summed = pose_loss(result.pose_logits, poses, config.pose_target_deviation, config.pose_bins)
+            known = int(torch.isfinite(poses).all(-1).sum())
+        else:
+            summed, known = result.pose_logits.sum() * 0.0, 0
+        result.pose_loss = summed / _at_least_one(num_poses, known)
+        result.loss = result.language_loss + self.config.pose_loss_weight * result.pose_loss
+        return result
+
+
+def _at_least_one(given: torch.Tensor | int | None, counted: int) -> torch.Tensor | int:
+    count = counted if given is None else given
+    return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
+
+
+class LlavaPoseForConditionalGeneration(PoseModelMixin, LlavaForConditionalGeneration):
+    """LLaVA with the pose head. Opens released ``llava`` checkpoints: their key names are converted on loading and
+    kept in that form on disk, and nothing but the pose head is newly initialised."""
+
+    config: LlavaPoseConfig
+    config_class = LlavaPoseConfig
+
+    def __init__(self, config: LlavaPoseConfig):
+        super().__init__(config)
+        self._add_pose_head()
+        self.post_init()
+
+    def save_pretrained(self, save_directory: Any, *, state_dict: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers' own, without the vision tower's weights when they are those kept in this package."""
+        if self.config.tower_source is not None:
+            state = self.state_dict() if state_dict is None else state_dict
+            state_dict = {name: value for name, value in state.items() if ".vision_tower." not in name}
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+
+
+# transformers looks the key conversion up by class and skips classes outside itself: without this line lm_head.weight
+# of a released checkpoint would silently be newly initialised.
+register_checkpoint_conversion_mapping(
+    LlavaPoseForConditionalGeneration.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
+)
+AutoModelForImageTextToText.register(LlavaPoseConfig, LlavaPoseForConditionalGeneration)

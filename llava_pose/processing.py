@@ -1,0 +1,157 @@
+"""Conversations and images to tensors.
+
+One path for training and inference: the chat template renders the messages, the tokenizer encodes the text, and the
+one id of each ``<image>`` is then repeated for every image token, so a mask or a ``<pose>`` is found by id and never
+by an offset. Training pads on the right, generation on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import AddedToken, LlavaProcessor
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .configuration import IGNORED_LABEL, POSE_TOKEN
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}"
+    "{% for part in message['content'] %}{{ part['text'] }} {% endfor %}"
+    "{% elif message['role'] == 'user' %}"
+    "USER: "
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
+    " ASSISTANT:"
+    "{% else %}"
+    "{% generation %}"
+    "{% for part in message['content'] %} {{ part['text'] }}{% endfor %}{{ eos_token }}"
+    "{% endgeneration %}"
+    "{% endif %}"
+    "{% endfor %}"
+)
+"""LLaVA-1.5's own wording (Vicuna v1), with the assistant's part marked so that its tokens, and no others, are
+supervised, and closed by the end-of-sequence token, as LLaVA-1.5 was trained."""
+
+
+def user_message(text: str, images: int = 0) -> dict[str, Any]:
+    """A user's turn in transformers' message form: so many images, then the text."""
+    parts: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def assistant_message(text: str) -> dict[str, Any]:
+    """An assistant's turn in transformers' message form."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def square(image: Image.Image) -> Image.Image:
+    """The image as RGB, upright by its EXIF, padded with black to a square around its centre.
+
+    Black, because object crops that reach over the picture's edge are padded with zeros too.
+    """
+    upright = ImageOps.exif_transpose(image)
+    rgb = (image if upright is None else upright).convert("RGB")
+    if rgb.width == rgb.height:
+        return rgb
+    side = max(rgb.size)
+    canvas = Image.new("RGB", (side, side))
+    canvas.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+    return canvas
+
+
+class LlavaPoseProcessor(LlavaProcessor):
+    """A ``LlavaProcessor`` that knows ``<pose>`` and our chat template."""
+
+    @property
+    def pose_token_id(self) -> int:
+        """The one id of ``<pose>``. Raises ValueError where the tokenizer lacks it."""
+        token_id = self.tokenizer.convert_tokens_to_ids(POSE_TOKEN)
+        if token_id is None or token_id == self.tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no {POSE_TOKEN} token")
+        return int(token_id)
+
+    @property
+    def image_tokens(self) -> int:
+        """The number of tokens an image takes, from the sizes this processor works with."""
+        size = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
+        count = (size["height"] // self.patch_size) * (size["width"] // self.patch_size)
+        return count + self.num_additional_image_tokens - (self.vision_feature_select_strategy == "default")
+
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pixel values (N, 3, H, W) float32 of N images, each padded to a square first."""
+        batch = self.image_processor([square(image) for image in images], return_tensors="pt")
+        return batch["pixel_values"]
+
+    def render(self, messages: Sequence[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation as text, and the character spans of the assistant's turns."""
+        rendered: Any = render_jinja_template(
+            [list(messages)],
+            chat_template=str(self.chat_template),
+            return_assistant_tokens_mask=True,
+            **self.tokenizer.special_tokens_map,
+        )
+        texts, spans = rendered
+        return texts[0], spans[0]
+
+    def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids (S,) of a conversation with its image tokens expanded, and labels (S,): the ids of the
+        assistant's turns, -100 elsewhere. Nothing is ever truncated."""
+        text, spans = self.render(messages)
+        encoded = self.tokenizer(text, return_offsets_mapping=True)
+        ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+        offsets = np.asarray(encoded["offset_mapping"], dtype=np.int64).reshape(-1, 2)
+        labels = np.full_like(ids, IGNORED_LABEL)
+        for start, end in spans:
+            # A token whose last character lies in the turn is the assistant's (its first may be the space before).
+            inside = (offsets[:, 1] > start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
+            labels[inside] = ids[inside]
+        repeats = np.where(ids == self.image_token_id, self.image_tokens, 1)
+        return np.repeat(ids, repeats), np.repeat(labels, repeats)
+
+    def pad(
+        self, rows: Sequence[np.ndarray], side: str, labels: Sequence[np.ndarray] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Batch ids of different lengths into ``input_ids``, ``attention_mask`` and, if given, ``labels`` (B, S).
+
+        ``side`` is "right" for training and "left" for generation, where every row must end at the same place.
+        """
+        length = max(len(row) for row in rows)
+        pad_id = self.tokenizer.pad_token_id
+
+        def stack(values: Sequence[np.ndarray], fill: int) -> torch.Tensor:
+            batch = np.full((len(values), length), fill, dtype=np.int64)
+            for target, row in zip(batch, values, strict=True):
+                target[slice(0, len(row)) if side == "right" else slice(length - len(row), None)] = row
+            return torch.from_numpy(batch)
+
+        batch = {
+            "input_ids": stack(rows, pad_id),
+            "attention_mask": stack([np.ones_like(row) for row in rows], 0),
+        }
+        if labels is not None:
+            batch["labels"] = stack(labels, IGNORED_LABEL)
+        return batch
+
+
+def add_pose_token(tokenizer: Any) -> int:
+    """Add ``<pose>`` to a tokenizer, if it lacks it, and return its id.
+
+    It swallows the space before it (``lstrip``), so that "a car <pose>" never leaves a separate space piece. Raises
+    ValueError when the text "<pose>" is not one token afterwards.
+    """
+    tokenizer.add_tokens([AddedToken(POSE_TOKEN, lstrip=True, normalized=False)])
+    ids = tokenizer.encode(f"x {POSE_TOKEN}", add_special_tokens=False)
+    token_id = int(tokenizer.convert_tokens_to_ids(POSE_TOKEN))
+    if ids[-1] != token_id or ids.count(token_id) != 1:
+        raise ValueError(f"{POSE_TOKEN} is not a single token of this tokenizer: {ids}")
+    return token_id
+
+
+def without_marks(text: str) -> str:
+    """A user's words with the two special tokens made harmless, so that no text can pose as an image or a pose."""
+    return text.replace("<image>", "image").replace(POSE_TOKEN, "pose")

@@ -1,0 +1,146 @@
+"""A run's configuration: typed, nested once, validated before any expensive work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llava_pose.errors import UserError
+
+
+class Section(BaseModel):
+    """A part of the configuration: an unknown key or a value of another type is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LoraSettings(Section):
+    """Low-rank adapters on the language model (PEFT)."""
+
+    rank: int = Field(64, ge=1)
+    alpha: int = Field(128, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    # Spelled out to the language model: plain suffixes would hit the vision tower too.
+    target_modules: str = r".*language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+
+
+class ModelSettings(Section):
+    """Where the model comes from and what of it is trained. Exactly one of ``base`` and ``text`` is given."""
+
+    base: str | None = None  # a model folder, a hub name, or "embedded"
+    text: dict[str, int] | str | None = None  # a new language model's sizes, or a checkpoint to build on
+    vision_tower: str = "embedded"  # the tower beside ``text``
+    lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
+    train_projector: bool = True
+    train_vision_tower: bool = False
+    pose_hidden_size: int = Field(512, ge=1)
+    pose_loss_weight: float = Field(1.0, ge=0)
+    pose_target_deviation: float = Field(1.0, ge=0)  # bins; 0 is the paper's hard cross-entropy
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelSettings:
+        if (self.base is None) == (self.text is None):
+            raise ValueError("give either base (a model to finetune) or text (a language model to build on)")
+        return self
+
+
+class TrainConfig(Section):
+    """Everything a run depends on; saved with it as ``config.yaml``."""
+
+    output_dir: str
+    data: list[str] = Field(min_length=1)  # folders of data_prep/imagenet3d.py, read one after the other
+    model: ModelSettings
+    seed: int = Field(0, ge=0)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(ge=1)  # rows per optimizer step, over all processes and accumulation steps
+    micro_batch_size: int = Field(ge=1)  # rows a process holds at once
+    learning_rate: float = Field(gt=0)
+    head_learning_rate: float | None = Field(None, gt=0)  # projector and pose head; None: as the rest
+    weight_decay: float = Field(0.0, ge=0)
+    adam_beta2: float = Field(0.999, gt=0, lt=1)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    max_grad_norm: float = Field(1.0, gt=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gradient_checkpointing: bool = False
+    flip: bool = True  # random horizontal flip; all text is written after it
+    cache_features: bool = False  # the frozen tower runs once per image and mirror image
+    cache_dir: str | None = None  # None: a folder "features" beside the run's
+    workers: int = Field(0, ge=0)  # processes that prepare rows
+    log_every: int = Field(10, ge=1)
+    eval_every: int = Field(0, ge=0)  # 0: only at the end
+    eval_rows: int = Field(256, ge=1)
+    save_every: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as a word; people mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The configuration in a YAML file with ``key=value`` overrides (``model.lora.rank=16``) laid over it.
+
+    An override's value is read as YAML; a single value for a list is taken as a list of one. Raises UserError naming
+    the file, the key and the value.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the configuration: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a configuration is a mapping of keys to values")
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {_describe(error)}") from error
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the configuration as YAML that ``load_config`` reads back equal."""
+    path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"{override!r}: an override has the form key=value")
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if inner is None:
+            inner = values[section] = {}
+        if not isinstance(inner, dict):
+            raise UserError(f"{override!r}: {section} is not a section")
+        values = inner
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not valid YAML") from error
+    values[last] = [value] if last == "data" and isinstance(value, str) else value
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    known = f"; known keys: {', '.join(TrainConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
+    value = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+    message = "unknown key" if known else first["msg"]
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"{key or 'configuration'}: {message}{value}{known}{more}"

@@ -1,0 +1,114 @@
+"""Rows for training: a pure function of the seed and the row's number in the run.
+
+Sample ``n`` of a run (``n`` counts over all steps, processes and accumulation steps) always is the same record, flip
+and conversation. A resumed run therefore needs no saved data order, and splitting a batch over processes or
+accumulation steps changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from llava_pose.conversation import training_conversation
+from llava_pose.scene import PosedImage
+
+from .features import FeatureCache
+
+
+@dataclass(frozen=True)
+class Split:
+    """A ``datasets`` split and, where the tower's features are cached, those."""
+
+    data: Any
+    cache: FeatureCache | None
+
+
+class TrainingRows(torch.utils.data.Dataset):
+    """Samples by their number in the run, over the given splits laid end to end, shuffled anew each epoch."""
+
+    def __init__(self, splits: Sequence[Split], processor: Any, seed: int, flip: bool):
+        self.processor, self.seed, self.flip = processor, seed, flip
+        self.splits = list(splits)
+        self._places = [(which, row) for which, split in enumerate(splits) for row in range(len(split.data))]
+        # With cached features a row's image is never looked at: the records are small and kept at hand.
+        self._records = [
+            [PosedImage.from_row(row) for row in split.data.remove_columns("image")] if split.cache else []
+            for split in splits
+        ]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        epoch, position = divmod(number, len(self._places))
+        which, row = self._places[_permutation(self.seed, epoch, len(self._places))[position]]
+        split = self.splits[which]
+        rng = np.random.default_rng([self.seed, 1, number])
+        mirrored = self.flip and rng.random() < 0.5
+        record = self._records[which][row] if split.cache else PosedImage.from_row(split.data[row])
+        record = record.mirrored() if mirrored else record
+        talk = training_conversation(record, rng)
+        ids, labels = self.processor.encode(talk.messages)
+        marks = int((ids == self.processor.pose_token_id).sum())
+        if marks != len(talk.poses):
+            raise ValueError(f"{record.image_id}: {marks} <pose> tokens for {len(talk.poses)} poses")
+        sample = {"ids": ids, "labels": labels, "poses": talk.poses}
+        if split.cache is not None:
+            sample["vision_features"] = split.cache.get(row, mirrored)
+        else:
+            assert record.image is not None
+            sample["pixel_values"] = self.processor.pixels([record.image])[0]
+        return sample
+
+    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Batch samples for the model: padded on the right, the poses of all rows in reading order."""
+        batch = self.processor.pad(
+            [sample["ids"] for sample in samples], "right", [sample["labels"] for sample in samples]
+        )
+        batch["poses"] = torch.from_numpy(np.concatenate([sample["poses"] for sample in samples]))
+        for name in ("vision_features", "pixel_values"):
+            if name in samples[0]:
+                batch[name] = torch.stack([sample[name] for sample in samples])
+        return batch
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    return np.random.default_rng([seed, 0, epoch]).permutation(size)
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """The sample numbers of each micro batch of one process, from a step on: a ``batch_sampler``.
+
+    Step s takes samples s·batch_size to (s+1)·batch_size − 1; process r of R and accumulation step a take their
+    consecutive share.
+    """
+
+    first_step: int
+    last_step: int
+    batch_size: int
+    micro_batch_size: int
+    process: int
+    processes: int
+
+    def __len__(self) -> int:
+        return (self.last_step - self.first_step) * self.accumulation
+
+    @property
+    def accumulation(self) -> int:
+        """Micro batches of a process in a step."""
+        return self.batch_size // (self.micro_batch_size * self.processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.processes
+        for step in range(self.first_step, self.last_step):
+            first = step * self.batch_size + self.process * share
+            for offset in range(0, share, self.micro_batch_size):
+                yield list(range(first + offset, first + offset + self.micro_batch_size))

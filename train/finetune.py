@@ -1,0 +1,323 @@
+"""Finetune a LLaVA to say which way things face.
+
+    accelerate launch train/finetune.py --config train/recipes/demo.yaml output_dir=runs/mine data=runs/demo/data
+    accelerate launch --num_processes 8 train/finetune.py --config … --resume
+
+Every key of the recipe can be set with key=value (model.lora.rank=16). The run folder holds the resolved config.yaml,
+log.jsonl, TensorBoard logs, checkpoint-* folders and, at the end, final/: a model folder for LlavaPose.from_pretrained,
+``llava-pose --model`` and eval/benchmark.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import GradientAccumulationPlugin, gather_object, set_seed
+from tqdm import tqdm
+
+from llava_pose import checkpoint
+from llava_pose.engine import Engine
+from llava_pose.errors import UserError, run_cli
+from llava_pose.evaluation import predict_records, score
+from llava_pose.scene import PosedImage, load_split
+from train.checkpointing import checkpoints, handle_weights, load_checkpoint, save_checkpoint
+from train.config import TrainConfig, load_config, save_config
+from train.data import MicroBatches, Split, TrainingRows
+from train.features import FeatureCache, build_feature_cache
+
+
+def main() -> None:
+    """Read the configuration, then train to the end of its steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, metavar="YAML", help="a recipe, such as train/recipes/demo.yaml")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings laid over the recipe's")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config, arguments.overrides)
+    run = Path(config.output_dir)
+    if (checkpoints(run) or (run / "final").exists()) and not arguments.resume:
+        raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")
+    data = {split: [load_split(folder, split) for folder in config.data] for split in ("train", "val")}
+    train(config, data, run)
+
+
+def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
+    """Train on the splits ``data["train"]``, evaluate on ``data["val"]``, leave everything in ``run``."""
+    accelerator = build_accelerator(config, run)
+    set_seed(config.seed)
+    model, processor = build_model(config)
+    rows = training_rows(config, data["train"], model, processor, accelerator, run)
+    if accelerator.is_main_process:
+        save_config(config, run / "config.yaml")
+        accelerator.print(describe_size(model, len(rows), config))
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, config.adam_beta2))
+    handle_weights(accelerator, model)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.init_trackers("logs")
+    step = load_checkpoint(accelerator, run)
+    batches = MicroBatches(
+        first_step=step,
+        last_step=config.steps,
+        batch_size=config.batch_size,
+        micro_batch_size=config.micro_batch_size,
+        process=accelerator.process_index,
+        processes=accelerator.num_processes,
+    )
+    loader = torch.utils.data.DataLoader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=rows.collate,
+        num_workers=config.workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    progress = tqdm(
+        desc="train",
+        total=config.steps,
+        initial=step,
+        unit="step",
+        disable=not accelerator.is_local_main_process,
+    )
+    iterator, log = iter(loader), Log(accelerator, run, config)
+    model.train()
+    while step < config.steps:
+        losses = train_step(accelerator, model, optimizer, iterator, batches.accumulation, config, step)
+        step += 1
+        progress.update()
+        log.add(step, losses, progress)
+        if config.eval_every and step % config.eval_every == 0 and step < config.steps:
+            log.write(step, evaluate(accelerator, model, processor, data["val"], config))
+        if step % config.save_every == 0 and step < config.steps:
+            save_checkpoint(accelerator, run, step, config.keep_checkpoints)
+    progress.close()
+    log.write(step, evaluate(accelerator, model, processor, data["val"], config))
+    save_final(accelerator, model, processor, run)
+    accelerator.end_training()
+
+
+def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
+    """The accelerator, after checking that the batch divides over its processes."""
+    # Without a GPU accelerate would pick no backend and silently report one process.
+    handlers = [] if torch.cuda.is_available() else [InitProcessGroupKwargs(backend="gloo")]
+    accelerator = Accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no",
+        log_with="tensorboard",
+        project_dir=run,
+        kwargs_handlers=handlers,
+    )
+    share = config.micro_batch_size * accelerator.num_processes
+    if config.batch_size % share:
+        raise UserError(
+            f"batch_size: {config.batch_size} does not divide into {accelerator.num_processes} processes "
+            f"of micro_batch_size {config.micro_batch_size}"
+        )
+    accumulation = GradientAccumulationPlugin(num_steps=config.batch_size // share, sync_with_dataloader=False)
+    accelerator.gradient_state.plugin_kwargs.update(accumulation.to_kwargs())
+    if accelerator.state.deepspeed_plugin is not None:
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=config.micro_batch_size,
+            gradient_accumulation_steps=config.batch_size // share,
+        )
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+    return accelerator
+
+
+def build_model(config: TrainConfig) -> tuple[Any, Any]:
+    """The model with its trained parts marked, adapters in place, and its processor."""
+    settings = config.model
+    if settings.text is not None:
+        model, processor = checkpoint.assemble(
+            settings.text, settings.vision_tower, config.seed, pose_hidden_size=settings.pose_hidden_size
+        )
+    else:
+        model, processor = checkpoint.load(settings.base or "")
+    model.config.pose_loss_weight = settings.pose_loss_weight
+    model.config.pose_target_deviation = settings.pose_target_deviation
+    model.requires_grad_(settings.lora is None)
+    model.model.vision_tower.requires_grad_(settings.train_vision_tower)
+    model.model.multi_modal_projector.requires_grad_(settings.train_projector)
+    if settings.train_vision_tower:
+        model.config.tower_source = None
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return (model if settings.lora is None else add_lora(model, config)), processor
+
+
+def add_lora(model: Any, config: TrainConfig) -> Any:
+    """Adapters on the language model, trainable ``<pose>`` rows, and the head (and projector) saved with them."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.model.lora
+    assert lora is not None
+    token = [model.config.pose_token_id]
+    peft_config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        # Both vocabulary matrices by name: the list form would reach the input side only.
+        trainable_token_indices={"embed_tokens": token, "lm_head": token},
+        modules_to_save=["pose_head", *(["multi_modal_projector"] if config.model.train_projector else [])],
+    )
+    return get_peft_model(model, peft_config)
+
+
+def training_rows(
+    config: TrainConfig, splits: list[Any], model: Any, processor: Any, accelerator: Accelerator, run: Path
+) -> TrainingRows:
+    """The training rows, with the frozen tower's features cached if the configuration says so."""
+    caches: list[FeatureCache | None] = [None] * len(splits)
+    if config.cache_features:
+        if config.model.train_vision_tower:
+            raise UserError("cache_features: a trained vision tower's features change; set it to false")
+        folder = Path(config.cache_dir) if config.cache_dir else run / "features"
+        model.to(accelerator.device)
+        with accelerator.main_process_first():
+            show = accelerator.is_local_main_process
+            caches = [FeatureCache(build_feature_cache(model, processor, data, folder, show)) for data in splits]
+    pairs = [Split(data, cache) for data, cache in zip(splits, caches, strict=True)]
+    return TrainingRows(pairs, processor, config.seed, config.flip)
+
+
+def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
+    """Optimizer groups: projector and pose head at ``head_learning_rate``, the rest at ``learning_rate``."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    new = [value for name, value in named if "pose_head" in name or "multi_modal_projector" in name]
+    ids = {id(value) for value in new}
+    rest = [value for _, value in named if id(value) not in ids]
+    rates = [(rest, config.learning_rate), (new, config.head_learning_rate or config.learning_rate)]
+    return [
+        {"params": values, "lr": rate, "peak_lr": rate, "weight_decay": config.weight_decay}
+        for values, rate in rates
+        if values
+    ]
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """The share of the peak learning rate used for step ``step`` (from 0): warm-up, then the schedule down to 0."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    if config.schedule == "constant_with_warmup":
+        return 1.0
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def train_step(
+    accelerator: Accelerator,
+    model: Any,
+    optimizer: Any,
+    batches: Any,
+    accumulation: int,
+    config: Any,
+    step: int,
+) -> dict[str, float]:
+    """One optimizer step over all processes and ``accumulation`` micro batches; the mean losses of this process."""
+    micro = [{k: v.to(accelerator.device) for k, v in next(batches).items()} for _ in range(accumulation)]
+    counts = torch.tensor(
+        [[(batch["labels"][:, 1:] != -100).sum(), torch.isfinite(batch["poses"]).all(-1).sum()] for batch in micro],
+        device=accelerator.device,
+    ).sum(0)
+    tokens, poses = accelerator.reduce(counts, "sum")
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * learning_rate_factor(step, config)
+    parts = torch.zeros(3, device=accelerator.device)
+    for batch in micro:
+        with accelerator.accumulate(model):
+            outputs = model(**batch, use_cache=False, num_items_in_batch=tokens, num_poses_in_batch=poses)
+            # The losses are shares of the whole step's; accelerate averages over micro batches and processes.
+            accelerator.backward(outputs.loss * accumulation * accelerator.num_processes)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        parts += torch.stack([outputs.loss, outputs.language_loss, outputs.pose_loss]).detach()
+    loss, language, pose = accelerator.reduce(parts, "sum").tolist()
+    if not math.isfinite(loss):
+        first = step * config.batch_size
+        raise UserError(f"step {step + 1}: loss is {loss} on samples {first} to {first + config.batch_size - 1}")
+    return {"loss": loss, "language_loss": language, "pose_loss": pose, "tokens": float(tokens)}
+
+
+def evaluate(
+    accelerator: Accelerator, model: Any, processor: Any, splits: list[Any], config: TrainConfig
+) -> dict[str, float]:
+    """The joint metric on a fixed, spread subset of the validation rows with one object, over all processes."""
+    unwrapped = accelerator.unwrap_model(model)
+    engine = Engine(unwrapped.get_base_model() if config.model.lora else unwrapped, processor)
+    single = [(data, row) for data in splits for row, items in enumerate(data["objects"]) if len(items) == 1]
+    if not single:
+        model.train()
+        return {}
+    chosen = single[:: max(1, len(single) // config.eval_rows)][: config.eval_rows]
+    categories = sorted({data["objects"][row][0]["category"] for data, row in single})
+    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    records = (PosedImage.from_row(data[row]) for data, row in mine)
+    lines = gather_object(list(predict_records(engine, records, categories, batch_size=32)))
+    model.train()
+    average = score(lines)["joint"]["average"]
+    return {f"val_{name}": float(value) for name, value in average.items()}
+
+
+def save_final(accelerator: Accelerator, model: Any, processor: Any, run: Path) -> None:
+    """Write the model folder ``final`` that everything else opens."""
+    state = accelerator.get_state_dict(model)
+    if accelerator.is_main_process:
+        checkpoint.save(accelerator.unwrap_model(model), processor, run / "final", state=state)
+        accelerator.print(f"model folder: {run / 'final'}")
+    accelerator.wait_for_everyone()
+
+
+def describe_size(model: Any, rows: int, config: TrainConfig) -> str:
+    """One line: parameters, trained ones, rows and epochs."""
+    total = sum(value.numel() for value in model.parameters())
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    epochs = config.steps * config.batch_size / rows
+    return f"{total / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained; {rows} rows, {epochs:.1f} epochs"
+
+
+class Log:
+    """Losses and scores to log.jsonl, the trackers and the progress bar."""
+
+    def __init__(self, accelerator: Accelerator, run: Path, config: TrainConfig):
+        self.accelerator, self.config = accelerator, config
+        self.file = run / "log.jsonl"
+        self.sums: dict[str, float] = {}
+        self.steps, self.since = 0, time.perf_counter()
+
+    def add(self, step: int, losses: dict[str, float], progress: Any) -> None:
+        """Count one step's losses; every ``log_every`` steps write their means."""
+        self.steps += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if step % self.config.log_every == 0:
+            elapsed = time.perf_counter() - self.since
+            means = {name: value / self.steps for name, value in self.sums.items()}
+            means["samples_per_second"] = self.steps * self.config.batch_size / elapsed
+            means["learning_rate_factor"] = learning_rate_factor(step - 1, self.config)
+            progress.set_postfix(language=f"{means['language_loss']:.3f}", pose=f"{means['pose_loss']:.3f}")
+            self.write(step, means)
+            self.sums, self.steps, self.since = {}, 0, time.perf_counter()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to log.jsonl and hand the values to the trackers."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process and values:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            if "val_acc_pi_6" in values:
+                tqdm.write(
+                    f"step {step}: val acc@π/6 {values['val_acc_pi_6']:.1f}  acc@π/18 {values['val_acc_pi_18']:.1f}  "
+                    f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}"
+                )
+
+
+if __name__ == "__main__":
+    run_cli(main)
