@@ -236,9 +236,7 @@ def read_object_array(path: str | Path, key: str) -> Any:
         value = _Unpickler(io.BytesIO(body), encoding="latin1").load()
         return _plain(value, 0, [])
     except _RefusedError as refusal:
-        raise UserError(
-            f"{path}: {key}: refused, the file holds more than plain data: {refusal}"
-        ) from refusal
+        raise UserError(f"{path}: {key}: refused, the file holds more than plain data: {refusal}") from refusal
     except Exception as error:
         # A damaged pickle can fail in any way, and each of them is the file's fault.
         reason = " ".join(str(error).split())[:200]

@@ -14,9 +14,7 @@ from llava_pose.errors import UserError
 
 _DATA = json.loads((Path(__file__).parent / "assets" / "taxonomy.json").read_text(encoding="utf-8"))
 
-META_CLASSES: dict[str, tuple[str, ...]] = {
-    name: tuple(members) for name, members in _DATA["meta_classes"].items()
-}
+META_CLASSES: dict[str, tuple[str, ...]] = {name: tuple(members) for name, members in _DATA["meta_classes"].items()}
 CATEGORIES: tuple[str, ...] = tuple(sorted(name for members in META_CLASSES.values() for name in members))
 KNOWN: frozenset[str] = frozenset(_DATA["known"])
 """The categories the open-vocabulary task trains on; every other category is novel there."""
