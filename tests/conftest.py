@@ -1,0 +1,38 @@
+"""A tiny untrained model, assembled once per session for every test that needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TINY_SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 1024,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_pair() -> tuple[Any, Any]:
+    """A model and its processor: the real vision tower, a language model too small to have learnt anything.
+
+    Shared by the whole session: a test that changes weights works on a copy.
+    """
+    from llava_pose import checkpoint
+
+    return checkpoint.assemble(TINY_SIZES)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tiny_pair: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as a saved folder. Read it; never write into it."""
+    from llava_pose import checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    checkpoint.save(*tiny_pair, folder)
+    return folder
