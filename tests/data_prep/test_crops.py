@@ -1,0 +1,124 @@
+"""Crops: annotations stay exact, pixels land where the annotation says, padding is zero."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from data_prep.crops import Region, box_region, clip_box, crop_image, crop_object, object_region
+from llava_pose.errors import UserError
+from llava_pose.geometry import project
+from llava_pose.scene import PosedObject
+
+ITEM = PosedObject(
+    object_id=0,
+    category="car",
+    bbox=(40.0, 30.0, 160.0, 110.0),
+    azimuth=0.7,
+    elevation=0.3,
+    theta=0.2,
+    distance=5.0,
+    px=101.5,
+    py=71.25,
+    viewport=800.0,
+    cad_index=1,
+    status="status_good",
+    dense="",
+)
+
+
+def pixels_of(points, item):
+    return project(points, item.pose, item.distance, item.viewport, (item.px, item.py))
+
+
+@given(
+    distance=st.floats(1.5, 40),
+    px=st.floats(20, 180),
+    py=st.floats(20, 120),
+    size=st.sampled_from([96, 112, 224, 512]),
+    box=st.booleans(),
+)
+def test_projection_with_the_new_annotation_is_the_mapped_old_projection(distance, px, py, size, box):
+    item = dataclasses.replace(ITEM, distance=distance, px=px, py=py, bbox=(px - 9, py - 8, px + 12, py + 10))
+    region = box_region(item) if box else object_region(item)
+    moved = crop_object(item, region, size)
+    points = np.random.default_rng(3).uniform(-0.5, 0.5, (9, 3))
+    mapped = (pixels_of(points, item) - [region.x0, region.y0]) * size / region.side
+    np.testing.assert_allclose(pixels_of(points, moved), mapped, atol=1e-6)
+    assert (moved.distance, moved.azimuth, moved.theta) == (item.distance, item.azimuth, item.theta)
+
+
+def test_the_object_crop_is_the_published_one():
+    moved = crop_object(ITEM, object_region(ITEM), 512)
+    scale = 5.0 / 4.0
+    assert moved.px == moved.py == 256.0
+    assert moved.viewport == pytest.approx(800 * scale)
+    expected = [(value - middle) * scale + 256 for value, middle in zip(ITEM.bbox, (101.5, 71.25) * 2, strict=True)]
+    assert moved.bbox == pytest.approx(expected)
+    half = crop_object(ITEM, object_region(ITEM), 256)
+    assert half.px == 128.0 and half.viewport == pytest.approx(400 * scale)
+
+
+def test_the_box_crop_is_a_square_with_a_margin_around_the_box():
+    region = box_region(ITEM)
+    assert region == Region(100 - 72, 70 - 72, 144)
+    assert crop_object(ITEM, region, 288).bbox == pytest.approx((24, 64, 264, 224))
+
+
+def smooth_picture(width=200, height=140):
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    waves = [128 + 100 * np.sin(x / 17), 128 + 100 * np.cos(y / 13), 128 + 90 * np.sin((x + y) / 23)]
+    return Image.fromarray(np.stack(waves, -1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("distance", [2.0, 4.0, 5.0, 9.3])
+def test_the_crop_is_that_of_scaling_the_whole_image_and_cutting_it_out(distance):
+    item = dataclasses.replace(ITEM, distance=distance)
+    image = smooth_picture()
+    crop = np.asarray(crop_image(image, object_region(item), 512), dtype=float)
+    scale = distance / 4
+    # The waves themselves, at the source position of each output pixel's middle.
+    u, v = np.meshgrid(np.arange(512) + 0.5, np.arange(512) + 0.5)
+    x, y = (u - 256) / scale + item.px, (v - 256) / scale + item.py
+    expected = np.stack([128 + 100 * np.sin(x / 17), 128 + 100 * np.cos(y / 13), 128 + 90 * np.sin((x + y) / 23)], -1)
+    inside = (x > 3) & (x < 197) & (y > 3) & (y < 137)
+    outside = (x < 0) | (x > 200) | (y < 0) | (y > 140)
+    assert inside.sum() > 5_000 and outside.sum() > 5_000
+    assert np.abs(crop - expected)[inside].mean() < 1.5
+    assert np.all(crop[outside] == 0)
+
+
+def test_a_small_crop_averages_over_what_it_shrinks():
+    pixels = np.zeros((400, 400, 3), dtype=np.uint8)
+    pixels[::2, ::2] = pixels[1::2, 1::2] = 255
+    item = dataclasses.replace(ITEM, distance=512 * 4 / 400, px=200.0, py=200.0)
+    crop = np.asarray(crop_image(Image.fromarray(pixels), object_region(item), 50))
+    assert crop.shape == (50, 50, 3)
+    assert np.all(np.abs(crop.astype(int) - 128) <= 4)
+
+
+@given(distance=st.floats(0.1, 300), px=st.floats(1, 199), py=st.floats(1, 139), size=st.integers(1, 300))
+def test_every_crop_around_a_point_of_the_image_has_the_asked_size(distance, px, py, size):
+    item = dataclasses.replace(ITEM, distance=distance, px=px, py=py)
+    try:
+        crop = crop_image(smooth_picture(), object_region(item), size)
+    except UserError as error:
+        assert "less than a pixel" in str(error)
+    else:
+        assert crop.size == (size, size) and crop.mode == "RGB"
+
+
+def test_an_image_that_fills_the_crop_has_no_black_border():
+    image = Image.new("RGB", (64, 64), (200, 200, 200))
+    crop = crop_image(image, Region(0, 0, 64), 48)
+    assert crop.getextrema() == ((200, 200),) * 3
+
+
+def test_boxes_are_cut_to_the_image_and_refused_outside():
+    assert clip_box(dataclasses.replace(ITEM, bbox=(-5.0, -5.0, 10.0, 300.0)), 200, 140).bbox == (0.0, 0.0, 10.0, 140.0)
+    for outside in [(-9.0, 0.0, 0.0, 5.0), (200.0, 0.0, 210.0, 5.0), (0.0, 140.0, 9.0, 150.0)]:
+        with pytest.raises(UserError, match=r"bbox: .* lies outside the 200x140 image"):
+            clip_box(dataclasses.replace(ITEM, bbox=outside), 200, 140)
