@@ -12,7 +12,6 @@ from PIL import Image, UnidentifiedImageError
 
 from . import checkpoint, taxonomy
 from .conversation import pose_words
-from .decoding import PoseReading
 from .engine import Answer, Engine
 from .errors import UserError
 from .evaluation import batched

@@ -20,8 +20,8 @@ class LlavaPoseConfig(LlavaConfig):
     pose_token_id: the id of ``<pose>`` in the tokenizer; pose_bins: bins per angle; pose_hidden_size: width of the
     head's MLP; pose_loss_weight: the pose loss's weight beside the language loss's 1; pose_target_deviation: the
     circular soft target's standard deviation in bins, 0 for the paper's hard cross-entropy; tower_source: where the
-    frozen vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None; pose_categories: the
-    categories it was trained to name, or None.
+    frozen vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None;
+    pose_categories: the categories it was trained to name, or None.
     """
 
     model_type = "llava_pose"

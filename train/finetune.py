@@ -11,14 +11,12 @@ log.jsonl, TensorBoard logs, checkpoint-* folders and, at the end, final/: a mod
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, gather_object, set_seed
 from tqdm import tqdm
 
@@ -26,11 +24,14 @@ from llava_pose import checkpoint
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
+from llava_pose.launch import make_accelerator
 from llava_pose.scene import PosedImage, load_split
 from train.checkpointing import checkpoints, handle_weights, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
 from train.data import MicroBatches, Split, TrainingRows
 from train.features import FeatureCache, build_feature_cache
+from train.log import Log
+from train.schedule import learning_rate_factor
 
 
 def main() -> None:
@@ -53,6 +54,9 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     accelerator = build_accelerator(config, run)
     set_seed(config.seed)
     model, processor = build_model(config)
+    model.config.pose_categories = sorted(
+        {item["category"] for part in data["train"] for row in part["objects"] for item in row}
+    )
     rows = training_rows(config, data["train"], model, processor, accelerator, run)
     if accelerator.is_main_process:
         save_config(config, run / "config.yaml")
@@ -103,13 +107,8 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
 
 def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     """The accelerator, after checking that the batch divides over its processes."""
-    # Without a GPU accelerate would pick no backend and silently report one process.
-    handlers = [] if torch.cuda.is_available() else [InitProcessGroupKwargs(backend="gloo")]
-    accelerator = Accelerator(
-        mixed_precision="bf16" if config.precision == "bf16" else "no",
-        log_with="tensorboard",
-        project_dir=run,
-        kwargs_handlers=handlers,
+    accelerator = make_accelerator(
+        mixed_precision="bf16" if config.precision == "bf16" else "no", log_with="tensorboard", project_dir=run
     )
     share = config.micro_batch_size * accelerator.num_processes
     if config.batch_size % share:
@@ -200,16 +199,6 @@ def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
     ]
 
 
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """The share of the peak learning rate used for step ``step`` (from 0): warm-up, then the schedule down to 0."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant_with_warmup":
-        return 1.0
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-
-
 def train_step(
     accelerator: Accelerator,
     model: Any,
@@ -281,42 +270,6 @@ def describe_size(model: Any, rows: int, config: TrainConfig) -> str:
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
     epochs = config.steps * config.batch_size / rows
     return f"{total / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained; {rows} rows, {epochs:.1f} epochs"
-
-
-class Log:
-    """Losses and scores to log.jsonl, the trackers and the progress bar."""
-
-    def __init__(self, accelerator: Accelerator, run: Path, config: TrainConfig):
-        self.accelerator, self.config = accelerator, config
-        self.file = run / "log.jsonl"
-        self.sums: dict[str, float] = {}
-        self.steps, self.since = 0, time.perf_counter()
-
-    def add(self, step: int, losses: dict[str, float], progress: Any) -> None:
-        """Count one step's losses; every ``log_every`` steps write their means."""
-        self.steps += 1
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        if step % self.config.log_every == 0:
-            elapsed = time.perf_counter() - self.since
-            means = {name: value / self.steps for name, value in self.sums.items()}
-            means["samples_per_second"] = self.steps * self.config.batch_size / elapsed
-            means["learning_rate_factor"] = learning_rate_factor(step - 1, self.config)
-            progress.set_postfix(language=f"{means['language_loss']:.3f}", pose=f"{means['pose_loss']:.3f}")
-            self.write(step, means)
-            self.sums, self.steps, self.since = {}, 0, time.perf_counter()
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Append one line to log.jsonl and hand the values to the trackers."""
-        self.accelerator.log(values, step=step)
-        if self.accelerator.is_main_process and values:
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
-            if "val_acc_pi_6" in values:
-                tqdm.write(
-                    f"step {step}: val acc@π/6 {values['val_acc_pi_6']:.1f}  acc@π/18 {values['val_acc_pi_18']:.1f}  "
-                    f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}"
-                )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+"""What a run tells: log.jsonl, the trackers, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from .config import TrainConfig
+from .schedule import learning_rate_factor
+
+
+class Log:
+    """Losses and scores to log.jsonl, the trackers and the progress bar."""
+
+    def __init__(self, accelerator: Accelerator, run: Path, config: TrainConfig):
+        self.accelerator, self.config = accelerator, config
+        self.file = run / "log.jsonl"
+        self.sums: dict[str, float] = {}
+        self.steps, self.since = 0, time.perf_counter()
+
+    def add(self, step: int, losses: dict[str, float], progress: Any) -> None:
+        """Count one step's losses; every ``log_every`` steps write their means."""
+        self.steps += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if step % self.config.log_every == 0:
+            elapsed = time.perf_counter() - self.since
+            means = {name: value / self.steps for name, value in self.sums.items()}
+            means["samples_per_second"] = self.steps * self.config.batch_size / elapsed
+            means["learning_rate_factor"] = learning_rate_factor(step - 1, self.config)
+            progress.set_postfix(language=f"{means['language_loss']:.3f}", pose=f"{means['pose_loss']:.3f}")
+            self.write(step, means)
+            self.sums, self.steps, self.since = {}, 0, time.perf_counter()
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Append one line to log.jsonl and hand the values to the trackers."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process and values:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+            if "val_acc_pi_6" in values:
+                tqdm.write(
+                    f"step {step}: val acc@π/6 {values['val_acc_pi_6']:.1f}  acc@π/18 {values['val_acc_pi_18']:.1f}  "
+                    f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}"
+                )
