@@ -101,6 +101,7 @@ class PoseBins:
         finite = xp.isfinite(probabilities).all(-1)
         return canonical_pose(xp.where(finite, angle, xp.full_like(angle, float("nan"))))
 
+    @np.errstate(invalid="ignore")
     def probabilities(self, logits: Any) -> Any:
         """Softmax of logits (…, 3, num_bins) over the bins."""
         xp, (logits,) = _float64(logits)

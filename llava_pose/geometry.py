@@ -13,7 +13,8 @@ Conventions (those of PASCAL3D+ and ImageNet3D):
 * The same rotation has two names: (a, e, t) and (a + π, π − e, t + π).
 
 Every function takes NumPy arrays (or anything that becomes one) or torch tensors, batched over leading axes,
-computes in float64 and returns float64 of the same kind (a tensor stays on its device).
+computes in float64 and returns float64 of the same kind (a tensor stays on its device). Values that are not finite
+make results that are not finite, without a warning.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def _float64(*values: Any) -> tuple[ModuleType, list[Any]]:
     return torch, [torch.as_tensor(value, dtype=torch.float64, device=device) for value in values]
 
 
+@np.errstate(invalid="ignore")
 def wrap_angle(angle: Any) -> Any:
     """Angles (…) in radians brought to [0, 2π)."""
     xp, (angle,) = _float64(angle)
@@ -52,6 +54,7 @@ def angle_difference(a: Any, b: Any) -> Any:
     return wrap_angle(a - b + math.pi) - math.pi
 
 
+@np.errstate(invalid="ignore")
 def rotation_matrix(pose: Any) -> Any:
     """World-to-camera rotations (…, 3, 3) of poses (…, 3): ``Rz(theta) · Rx(elevation − π/2) · Rz(−azimuth)``.
 
@@ -132,6 +135,7 @@ def camera_center(pose: Any, distance: Any) -> Any:
     return direction * distance[..., None]
 
 
+@np.errstate(divide="ignore", invalid="ignore")
 def project(points: Any, pose: Any, distance: Any, viewport: Any, principal: Any) -> Any:
     """Pixels (…, N, 2) of points (…, N, 3) given in the object's frame.
 
