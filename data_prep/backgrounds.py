@@ -1,4 +1,4 @@
-"""What stands behind the objects: skies, rooms, textured ground in perspective, studio sweeps, clutter. No objects of ours."""
+"""What stands behind the objects: skies, rooms, clutter, studio sweeps, and textured ground in perspective."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-F32 = NDArray[np.float32]
+from data_prep.shapes.mesh import Floats
+
 _TILE = 256
 
 
 @lru_cache(maxsize=1)
-def noise_cube(size: int = 64) -> F32:
+def noise_cube(size: int = 64) -> Floats:
     """Periodic smooth noise (size, size, size) in 0..1, the same in every process; size is a power of two."""
     rng = np.random.default_rng(20240531)
-    cube = np.zeros((size, size, size))
+    cube: Floats = np.zeros((size, size, size))
     for cells, weight in ((8, 1.0), (16, 0.8), (32, 0.5), (size, 0.25)):
-        grid = rng.random((cells, cells, cells))
+        grid: Floats = rng.random((cells, cells, cells))
         for axis in range(3):
             grid = _stretch_periodic(grid, size, axis)
         cube += weight * grid
@@ -28,12 +28,12 @@ def noise_cube(size: int = 64) -> F32:
 
 
 @lru_cache(maxsize=1)
-def noise_tile() -> F32:
+def noise_tile() -> Floats:
     """Periodic noise (256, 256) in 0..1 with equal power in every octave, like most surfaces in photos."""
     rng = np.random.default_rng(20240601)
-    tile = np.zeros((_TILE, _TILE))
+    tile: Floats = np.zeros((_TILE, _TILE))
     for cells in (4, 8, 16, 32, 64, 128, 256):
-        grid = rng.random((cells, cells))
+        grid: Floats = rng.random((cells, cells))
         for axis in range(2):
             grid = _stretch_periodic(grid, _TILE, axis)
         tile += grid * (1.0 if cells < 128 else 0.6)
@@ -41,12 +41,12 @@ def noise_tile() -> F32:
 
 
 @lru_cache(maxsize=1)
-def sensor_noise() -> F32:
+def sensor_noise() -> Floats:
     """Gaussian noise (512, 512, 3), unit variance: pictures take shifted windows of it."""
     return np.random.default_rng(20240602).standard_normal((512, 512, 3), dtype=np.float32)
 
 
-def _stretch_periodic(values: NDArray[np.float64], size: int, axis: int) -> NDArray[np.float64]:
+def _stretch_periodic(values: Floats, size: int, axis: int) -> Floats:
     """Linear interpolation of a periodic array to ``size`` samples along ``axis``."""
     count = values.shape[axis]
     place = np.arange(size) * count / size
@@ -55,12 +55,14 @@ def _stretch_periodic(values: NDArray[np.float64], size: int, axis: int) -> NDAr
     return values.take(low, axis) * (1 - share) + values.take((low + 1) % count, axis) * share
 
 
-def _to_unit(values: NDArray[np.float64]) -> F32:
+def _to_unit(values: Floats) -> Floats:
     low, high = np.quantile(values, [0.01, 0.99])
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def background(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> tuple[F32, bool]:
+def background(
+    rng: np.random.Generator, width: int, height: int, elevation: float, theta: float
+) -> tuple[Floats, bool]:
     """A backdrop (height, width, 3), display RGB in 0..1, and whether it has a floor to throw shadows on.
 
     The floor is drawn for a camera at the scene's elevation and roll but with a wide field of view, so that the horizon
@@ -76,27 +78,28 @@ def background(rng: np.random.Generator, width: int, height: int, elevation: flo
     return _floor(rng, width, height, elevation, theta), True
 
 
-def _color(rng: np.random.Generator, saturation: float, low: float, high: float) -> F32:
+def _color(rng: np.random.Generator, saturation: float, low: float, high: float) -> Floats:
     color = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, saturation), rng.uniform(low, high))
     return np.array(color, dtype=np.float32)
 
 
-def _upscale(grid: F32, width: int, height: int) -> F32:
+def _upscale(grid: Floats, width: int, height: int) -> Floats:
     """Colour grid (h, w, 3) resized to (height, width, 3) with soft borders."""
     picture = Image.fromarray((np.clip(grid, 0, 1) * 255).astype(np.uint8))
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
 
 
-def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contrast: float) -> F32:
-    """Out-of-focus surroundings: two scales of coloured blobs around a mean colour."""
+def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contrast: float) -> Floats:
+    """Out-of-focus surroundings: soft blobs at two scales around a mean colour."""
     base = _color(rng, 0.5, 0.2, 0.85)
-    grid = base + contrast * (rng.random((cells, cells, 3), dtype=np.float32) - 0.5) * rng.uniform(0.3, 0.9)
-    fine = rng.random((cells * 4, cells * 4, 1), dtype=np.float32) - 0.5
-    grid = np.kron(grid, np.ones((4, 4, 1), dtype=np.float32)) + 0.25 * contrast * fine
-    return _upscale(grid, width, height)
+    hues = rng.random((cells, cells, 3), dtype=np.float32) - 0.5
+    hues = rng.uniform(0.1, 0.6) * hues + 0.5 * (rng.random((cells, cells, 1), dtype=np.float32) - 0.5)
+    coarse = _upscale(base + contrast * hues, width, height)
+    fine = rng.random((cells * 5, cells * 5, 1), dtype=np.float32).repeat(3, axis=2)
+    return coarse + np.float32(rng.uniform(0.05, 0.3)) * (_upscale(fine, width, height) - 0.5)
 
 
-def _studio(rng: np.random.Generator, width: int, height: int) -> F32:
+def _studio(rng: np.random.Generator, width: int, height: int) -> Floats:
     """A seamless backdrop: smooth gradient, slightly darker corners."""
     top, bottom = _color(rng, 0.35, 0.3, 0.98), _color(rng, 0.35, 0.3, 0.98)
     if rng.random() < 0.5:
@@ -108,7 +111,7 @@ def _studio(rng: np.random.Generator, width: int, height: int) -> F32:
     return _upscale(grid.astype(np.float32), width, height)
 
 
-def _air(rng: np.random.Generator, width: int, height: int) -> F32:
+def _air(rng: np.random.Generator, width: int, height: int) -> Floats:
     """Sky with clouds."""
     rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
     zenith = np.array(
@@ -124,16 +127,16 @@ def _air(rng: np.random.Generator, width: int, height: int) -> F32:
     return sky + (np.float32(rng.uniform(0.8, 1.0)) - sky) * cloud
 
 
-def _behind(rng: np.random.Generator, width: int, height: int) -> F32:
+def _behind(rng: np.random.Generator, width: int, height: int) -> Floats:
     """Above the horizon: open sky, a wall, or a blurred view with clutter."""
     pick = rng.random()
     if pick < 0.3:
         return _air(rng, width, height)
     if pick < 0.55:
-        wall = _studio(rng, width, height)
-        return wall
+        return _studio(rng, width, height)
     scale = int(rng.integers(3, 8))
-    small = Image.fromarray((_cloudy(rng, width // scale + 2, height // scale + 2, 5, 0.6) * 255).astype(np.uint8))
+    backdrop = _cloudy(rng, width // scale + 2, height // scale + 2, 4, 0.6)
+    small = Image.fromarray((np.clip(backdrop, 0, 1) * 255).astype(np.uint8))
     draw = ImageDraw.Draw(small)
     for _ in range(int(rng.integers(4, 16))):
         x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
@@ -146,7 +149,7 @@ def _behind(rng: np.random.Generator, width: int, height: int) -> F32:
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
 
 
-def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> F32:
+def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> Floats:
     """Textured ground up to the horizon, something behind it."""
     behind = _behind(rng, width, height)
     focal = rng.uniform(0.8, 1.6) * width
@@ -167,7 +170,7 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
     return behind * (1 - ground) + surface * ground
 
 
-def _surface(rng: np.random.Generator, side: NDArray[np.float64], ahead: NDArray[np.float64], clear: F32) -> F32:
+def _surface(rng: np.random.Generator, side: Floats, ahead: Floats, clear: Floats) -> Floats:
     """Ground colours (h, w, 3) at floor coordinates: earth and carpet, planks, tiles or slabs."""
     first = _color(rng, 0.45, 0.25, 0.9)
     second = first * np.float32(rng.uniform(0.55, 0.9))

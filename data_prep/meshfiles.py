@@ -1,4 +1,4 @@
-"""The user's own models: ``{folder}/{category}/*.{off,obj,ply,glb,stl}``, in canonical pose (z up, front towards -y)."""
+"""The user's own models: ``{folder}/{category}/*.{off,obj,ply,glb,stl}``, z up and the front towards -y."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import hashlib
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from data_prep.shapes.mesh import Material, Shape, make_shape
 from llava_pose.errors import UserError
@@ -50,6 +52,14 @@ def digest(meshes: dict[str, list[Path]]) -> str:
     return total.hexdigest()
 
 
+def _face_colors(mesh: Any) -> NDArray[np.uint8]:
+    """RGB (F, 3) of a trimesh; grey where the file gives none."""
+    visual = mesh.visual.to_color() if mesh.visual.kind == "texture" else mesh.visual
+    if visual.kind is None:
+        return np.full((len(mesh.faces), 3), 160, dtype=np.uint8)
+    return np.asarray(visual.face_colors)[:, :3]
+
+
 def load_shape(path: Path) -> Shape:
     """Read, centre and scale one model, each face in the colour its material, texture or vertices give it.
 
@@ -65,16 +75,13 @@ def load_shape(path: Path) -> Shape:
             file_type=path.suffix[1:].lower(),
             resolver=trimesh.resolvers.FilePathResolver(str(path)),
         )
-        visual = mesh.visual.to_color() if mesh.visual.kind == "texture" else mesh.visual
-        colors = np.asarray(visual.face_colors)[:, :3] if visual.kind else np.full((len(mesh.faces), 3), 160)
-        vertices, faces = np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int32)
-        used, faces = np.unique(faces, return_inverse=True)
-        vertices, faces = vertices[used], faces.reshape(-1, 3).astype(np.int32)
+        used, faces = np.unique(np.asarray(mesh.faces), return_inverse=True)
+        vertices, faces = np.asarray(mesh.vertices, dtype=np.float64)[used], faces.reshape(-1, 3).astype(np.int32)
         if not len(faces) or not np.isfinite(vertices).all():
             raise ValueError("no faces, or a vertex that is not finite")
-        palette, rows = np.unique(colors, axis=0, return_inverse=True)
+        palette, rows = np.unique(_face_colors(mesh), axis=0, return_inverse=True)
         materials = [Material((red / 255, green / 255, blue / 255)) for red, green, blue in palette.tolist()]
         flat = np.zeros(len(faces), dtype=bool)
-        return make_shape(vertices, faces, flat, rows.ravel().astype(np.int32), materials)
+        return make_shape(vertices, faces, flat, np.asarray(rows.ravel(), dtype=np.int32), materials)
     except Exception as error:  # trimesh's readers raise whatever a broken file leads them to
         raise UserError(f"--meshes {path}: not a readable mesh ({type(error).__name__}: {error})") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from embreex import rtcore, rtcore_scene
@@ -15,47 +16,44 @@ from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data_prep.shapes.mesh import Shape
+from data_prep.shapes.mesh import Floats, Shape
 from llava_pose.geometry import camera_center, project, rotation_matrix
 
-F32 = NDArray[np.float32]
 # Four samples of a pixel on a rotated grid: no two share a row or column.
 _SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
-_EDGE_CONTRAST = 0.06  # display value between neighbours above which a pixel is sampled four times
+_EDGE_CONTRAST = 0.1  # display value between neighbours above which a pixel is sampled four times
 _DEVICE = rtcore.EmbreeDevice()
 
 
 @dataclass(frozen=True)
 class Lights:
-    """Directions are unit vectors of the world turned so that the camera stands at azimuth 0; colours are linear RGB."""
+    """Light directions are unit vectors in the world turned so that the camera stands at azimuth 0; linear RGB."""
 
-    sun_direction: F32  # (3,)
-    sun_color: F32  # (3,)
-    fill_direction: F32  # (3,)
-    fill_color: F32  # (3,)
-    sky: F32  # (3,) light from above
-    ground: F32  # (3,) light from below
+    sun_direction: Floats  # (3,)
+    sun_color: Floats  # (3,)
+    fill_direction: Floats  # (3,)
+    fill_color: Floats  # (3,)
+    sky: Floats  # (3,) light from above
+    ground: Floats  # (3,) light from below
 
 
 @dataclass(frozen=True)
 class View:
     """One object's pose (3,), distance (object diagonals), viewport (focal length, pixels), principal point (2,)."""
 
-    pose: NDArray[np.float64]
+    pose: Floats
     distance: float
     viewport: float
-    principal: NDArray[np.float64]
+    principal: Floats
 
-    def rays(self, pixels: NDArray[np.float64]) -> tuple[F32, F32]:
+    def rays(self, pixels: Floats) -> tuple[Floats, Floats]:
         """Origin (3,) and directions (N, 3), in the object's frame, of the rays through ``pixels`` (N, 2)."""
-        camera = np.empty((len(pixels), 3))
-        camera[:, 0] = (pixels[:, 0] - self.principal[0]) / self.viewport
-        camera[:, 1] = (self.principal[1] - pixels[:, 1]) / self.viewport
-        camera[:, 2] = -1.0
-        directions = camera @ rotation_matrix(self.pose)
-        return camera_center(self.pose, self.distance).astype(np.float32), directions.astype(np.float32)
+        right, up, back = rotation_matrix(self.pose).astype(np.float32)
+        x = ((pixels[:, :1] - self.principal[0]) / self.viewport).astype(np.float32)
+        y = ((self.principal[1] - pixels[:, 1:]) / self.viewport).astype(np.float32)
+        return camera_center(self.pose, self.distance).astype(np.float32), x * right + (y * up - back)
 
-    def pixel_box(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def pixel_box(self, points: Floats) -> Floats:
         """Box (x1, y1, x2, y2) of the projected ``points`` (N, 3)."""
         pixels = project(points, self.pose, self.distance, self.viewport, self.principal)
         return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
@@ -67,11 +65,11 @@ class Layer:
 
     left: int
     top: int
-    color: F32  # (h, w, 3) display RGB, premultiplied by coverage
-    coverage: F32  # (h, w) 0..1
+    color: Floats  # (h, w, 3) display RGB, premultiplied by coverage
+    coverage: Floats  # (h, w) 0..1
     mask: NDArray[np.bool_]  # (h, w) silhouette, pixel centres
     silhouette_pixels: int  # of the whole silhouette, outside the image too
-    shadow: F32 | None  # (height, width) of the image: how much light the object takes from the ground
+    shadow: Floats | None  # (height, width) of the image: how much light the object takes from the ground
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -88,19 +86,19 @@ class TracedShape:
         self._scene = rtcore_scene.EmbreeScene(_DEVICE)
         self._geometry = TriangleMesh(self._scene, shape.vertices[shape.faces].astype(np.float32))
 
-    def first_hits(self, origin: F32, directions: F32) -> dict[str, NDArray[np.generic]]:
+    def first_hits(self, origin: Floats, directions: Floats) -> dict[str, NDArray[Any]]:
         """embree's answer for rays (N, 3) from one point: ``primID`` (-1: none), ``u``, ``v``, ``tfar``, ``Ng``."""
         origins = np.broadcast_to(origin, directions.shape).copy()
         return self._scene.run(origins, directions, query="INTERSECT", output=True)
 
-    def occluded(self, origins: F32, direction: F32) -> NDArray[np.bool_]:
+    def occluded(self, origins: Floats, direction: Floats) -> NDArray[np.bool_]:
         """Whether anything lies from each of ``origins`` (N, 3) in ``direction`` (3,)."""
         directions = np.broadcast_to(direction, origins.shape).copy()
         return self._scene.run(origins, directions, query="OCCLUDED") >= 0
 
 
 def render_layer(
-    traced: TracedShape, view: View, lights: Lights, noise: F32, width: int, height: int, cast_shadow: bool
+    traced: TracedShape, view: View, lights: Lights, noise: Floats, width: int, height: int, cast_shadow: bool
 ) -> Layer | None:
     """Trace and shade an object; None when no pixel centre of the image lies on it. ``noise`` is a periodic cube."""
     box = view.pixel_box(traced.shape.vertices)
@@ -117,12 +115,12 @@ def render_layer(
     inside[y1 - top : y2 - top, x1 - left : x2 - left] = True
     keep = np.flatnonzero(inside)
     shader = _Shader(traced, view, lights, noise)
-    color = np.zeros((len(keep), 3), dtype=np.float32)
-    mask = full.ravel()[keep]
-    on = keep[mask]
-    color[mask] = shader.shade(origin, directions[on], {name: value[on] for name, value in hits.items()})
-    color = color.reshape(y2 - y1, x2 - x1, 3)
-    mask = mask.reshape(y2 - y1, x2 - x1)
+    hit = full.ravel()[keep]
+    on = keep[hit]
+    flat = np.zeros((len(keep), 3), dtype=np.float32)
+    flat[hit] = shader.shade(origin, directions[on], {name: value[on] for name, value in hits.items()})
+    color: Floats = flat.reshape(y2 - y1, x2 - x1, 3)
+    mask = hit.reshape(y2 - y1, x2 - x1)
     coverage = mask.astype(np.float32)
     edge = _edges(color, mask)
     samples = (grid[keep][edge.ravel()][:, None, :] + _SUBPIXELS).reshape(-1, 2)
@@ -134,13 +132,13 @@ def render_layer(
     return Layer(x1, y1, color, coverage, mask, int(full.sum()), shadow)
 
 
-def _pixel_grid(left: int, top: int, right: int, bottom: int) -> NDArray[np.float64]:
+def _pixel_grid(left: int, top: int, right: int, bottom: int) -> Floats:
     """Pixel centres (N, 2), row by row."""
     x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def _edges(color: F32, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _edges(color: Floats, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels (h, w) that differ from a neighbour in coverage or clearly in brightness."""
     level = color[..., 1] * 0.6 + color[..., 0] * 0.25 + color[..., 2] * 0.15 + mask
     edge = np.zeros(mask.shape, dtype=bool)
@@ -153,10 +151,15 @@ def _edges(color: F32, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return edge
 
 
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Scalar products (N,) of (N, 3) with (N, 3) or (3,), without the BLAS, whose threads cost more than they save."""
+    return a[:, 0] * b[..., 0] + a[:, 1] * b[..., 1] + a[:, 2] * b[..., 2]
+
+
 class _Shader:
     """Direct light with shadows, hemisphere light, Blinn-Phong highlights and a simple reflected sky."""
 
-    def __init__(self, traced: TracedShape, view: View, lights: Lights, noise: F32) -> None:
+    def __init__(self, traced: TracedShape, view: View, lights: Lights, noise: Floats) -> None:
         self._traced, self._view, self._lights, self._noise = traced, view, lights, noise
         cosine, sine = math.cos(view.pose[0]), math.sin(view.pose[0])
         turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=np.float32)
@@ -164,7 +167,7 @@ class _Shader:
         self._fill = turn @ lights.fill_direction
         self._floor = np.float32(traced.shape.vertices[:, 2].min())
 
-    def sample(self, pixels: NDArray[np.float64]) -> tuple[F32, NDArray[np.bool_]]:
+    def sample(self, pixels: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         """Colour (N, 3), zero where missed, and hit (N,) at ``pixels`` (N, 2)."""
         origin, directions = self._view.rays(pixels)
         hits = self._traced.first_hits(origin, directions)
@@ -173,7 +176,7 @@ class _Shader:
         color[hit] = self.shade(origin, directions[hit], {name: value[hit] for name, value in hits.items()})
         return color, hit
 
-    def shade(self, origin: F32, directions: F32, hits: dict[str, NDArray[np.generic]]) -> F32:
+    def shade(self, origin: Floats, directions: Floats, hits: dict[str, NDArray[Any]]) -> Floats:
         """Display RGB (N, 3) of rays that hit."""
         shape, lights = self._traced.shape, self._lights
         face = hits["primID"]
@@ -181,20 +184,20 @@ class _Shader:
         normal = self._normals(directions, hits)
         material = shape.materials[shape.face_material[face]]
         albedo = self._albedo(position, material, shape)
-        to_sun = np.maximum(normal @ self.sun, 0)
+        to_sun = np.maximum(_dot(normal, self.sun), 0)
         lit = np.flatnonzero(to_sun > 0)
         start = position[lit] + normal[lit] * np.float32(2e-3)
         to_sun[lit[self._traced.occluded(start, self.sun)]] = 0
-        to_fill = np.maximum(normal @ self._fill, 0)
+        to_fill = np.maximum(_dot(normal, self._fill), 0)
         near_floor = 0.6 + 0.4 * np.minimum((position[:, 2] - self._floor) * 6, 1)
         above = ((0.5 + 0.5 * normal[:, 2]) * near_floor)[:, None]
         below = ((0.5 - 0.5 * normal[:, 2]) * near_floor)[:, None]
         light = above * lights.sky + below * lights.ground
         light += to_sun[:, None] * lights.sun_color + to_fill[:, None] * lights.fill_color
-        cosine = -np.einsum("ij,ij->i", normal, directions)
+        cosine = -_dot(normal, directions)
         half = self.sun - directions
-        half /= np.sqrt(np.einsum("ij,ij->i", half, half))[:, None]
-        toward = np.maximum(np.einsum("ij,ij->i", normal, half), 1e-4)
+        half /= np.sqrt(_dot(half, half))[:, None]
+        toward = np.maximum(_dot(normal, half), 1e-4)
         highlight = material[:, 6] * np.exp(material[:, 7] * np.log(toward)) * (to_sun > 0)
         mirror_up = directions[:, 2] + 2 * cosine * normal[:, 2]
         sky_share = np.clip(mirror_up * 3 + 0.4, 0, 1)[:, None]
@@ -203,17 +206,17 @@ class _Shader:
         linear = albedo * light + highlight[:, None] * lights.sun_color + fresnel[:, None] * around
         return np.sqrt(np.clip(linear, 0, 1))
 
-    def _normals(self, directions: F32, hits: dict[str, NDArray[np.generic]]) -> F32:
+    def _normals(self, directions: Floats, hits: dict[str, NDArray[Any]]) -> Floats:
         """Interpolated normals (N, 3) on the side of the surface that the ray came from."""
         corners = self._traced.shape.corner_normals[hits["primID"]]
         u, v = hits["u"][:, None], hits["v"][:, None]
         normal = corners[:, 0] * (1 - u - v) + corners[:, 1] * u + corners[:, 2] * v
         geometric = hits["Ng"]
-        sign = np.einsum("ij,ij->i", geometric, directions) * np.einsum("ij,ij->i", geometric, normal)
-        length = np.sqrt(np.einsum("ij,ij->i", normal, normal))
+        sign = _dot(geometric, directions) * _dot(geometric, normal)
+        length = np.sqrt(_dot(normal, normal))
         return normal * (np.where(sign > 0, -1, 1) / np.maximum(length, 1e-6))[:, None].astype(np.float32)
 
-    def _albedo(self, position: F32, material: F32, shape: Shape) -> F32:
+    def _albedo(self, position: Floats, material: Floats, shape: Shape) -> Floats:
         """Linear base colour (N, 3) with the material's texture."""
         color = material[:, :3].copy()
         grained = np.flatnonzero(material[:, 9] > 0)
@@ -226,9 +229,7 @@ class _Shader:
         return color * color
 
 
-def _ground_shadow(
-    traced: TracedShape, view: View, sun: F32, box: NDArray[np.float64], width: int, height: int
-) -> F32 | None:
+def _ground_shadow(traced: TracedShape, view: View, sun: Floats, box: Floats, width: int, height: int) -> Floats | None:
     """Shadow (height, width), 0 none .. 1 full, on the plane the object stands on; None where that plane is not seen.
 
     Sampled at every third pixel and interpolated: shadows on a real floor have soft borders.
@@ -253,7 +254,7 @@ def _ground_shadow(
     return _enlarge(shadow.reshape(x.shape), width, height)
 
 
-def _enlarge(values: F32, width: int, height: int) -> F32:
+def _enlarge(values: Floats, width: int, height: int) -> Floats:
     """Smoothly resize (h, w) to (height, width)."""
     picture = Image.fromarray((values * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.0))
     return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255

@@ -1,4 +1,4 @@
-"""One rendered picture: which objects, how posed and placed, lit and composited, and the annotations that describe it."""
+"""One rendered picture: its objects posed, placed, lit and composited, and the annotations that describe them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_prep.backgrounds import background, noise_cube, sensor_noise
-from data_prep.raytrace import F32, Layer, Lights, TracedShape, View, render_layer
+from data_prep.raytrace import Layer, Lights, TracedShape, View, render_layer
+from data_prep.shapes.mesh import Floats
 
 VIEWPORT = 2000.0  # focal length in pixels, ImageNet3D's value
 # Share of an object's whole silhouette that must be visible for each status; below the last it is bad.
@@ -102,7 +103,7 @@ def _place(
     order = rng.permutation(count)
     overlap_cap = rng.choice([0.0, 0.1, 0.25, 0.4])
     views: list[View] = []
-    boxes: list[NDArray[np.float64]] = []
+    boxes: list[Floats] = []
     for k, member in enumerate(members):
         tilt = np.zeros(2) if k == 0 else rng.normal(0, math.radians(3), 2)
         pose = np.array([_azimuth(rng), np.clip(elevation + tilt[0], *_ELEVATION_RANGE), theta + tilt[1]])
@@ -122,9 +123,7 @@ def _place(
     return views
 
 
-def _corner(
-    rng: np.random.Generator, extent: NDArray[np.float64], column: float, width: int, height: int
-) -> NDArray[np.float64]:
+def _corner(rng: np.random.Generator, extent: Floats, column: float, width: int, height: int) -> Floats:
     """Principal point (2,) that puts an object's box near the given column (0..1) of the picture.
 
     One in seven is pushed over the border by up to a third of its box.
@@ -141,7 +140,7 @@ def _corner(
     return center - (extent[:2] + extent[2:]) / 2
 
 
-def _overlap(box: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _overlap(box: Floats, other: Floats) -> float:
     """Intersection over the smaller of two boxes."""
     shared = np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2])
     if (shared <= 0).any():
@@ -165,12 +164,12 @@ def _lights(rng: np.random.Generator) -> Lights:
     )
 
 
-def _direction(azimuth: float, elevation: float) -> F32:
+def _direction(azimuth: float, elevation: float) -> Floats:
     flat = math.cos(elevation)
     return np.array([flat * math.sin(azimuth), -flat * math.cos(azimuth), math.sin(elevation)], dtype=np.float32)
 
 
-def _composite(canvas: F32, layer: Layer) -> F32:
+def _composite(canvas: Floats, layer: Layer) -> Floats:
     """The layer over the canvas (height, width, 3), its shadow below it."""
     if layer.shadow is not None:
         canvas = canvas * (1 - 0.55 * layer.shadow[..., None])
@@ -179,7 +178,7 @@ def _composite(canvas: F32, layer: Layer) -> F32:
     return canvas
 
 
-def _develop(rng: np.random.Generator, canvas: F32) -> Image.Image:
+def _develop(rng: np.random.Generator, canvas: Floats) -> Image.Image:
     """Exposure, white balance, contrast, sensor noise and a little blur: an 8-bit image."""
     height, width = canvas.shape[:2]
     gain = np.float32(rng.uniform(0.85, 1.15)) * (1 + rng.normal(0, 0.03, 3).astype(np.float32))
@@ -219,21 +218,21 @@ def _describe(
     return picture
 
 
-def _mask_box(layer: Layer) -> NDArray[np.float64]:
+def _mask_box(layer: Layer) -> Floats:
     """Box (x1, y1, x2, y2) of the silhouette inside the picture, pixel borders."""
     columns = np.flatnonzero(layer.mask.any(axis=0)) + layer.left
     rows = np.flatnonzero(layer.mask.any(axis=1)) + layer.top
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)
 
 
-def _covered(box: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _covered(box: Floats, other: Floats) -> float:
     """Share of ``box`` under ``other``."""
     shared = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None)
     return float(shared.prod() / (box[2:] - box[:2]).prod())
 
 
 def _annotation(
-    member: Member, view: View, box: NDArray[np.float64], status: str, dense: bool, size: tuple[int, int]
+    member: Member, view: View, box: Floats, status: str, dense: bool, size: tuple[int, int]
 ) -> dict[str, object]:
     """One object in ImageNet3D's fields: plain Python values, angles in radians in 0..2 pi."""
     # The class is interned because pickle writes a repeated string object once: equal data must give equal bytes.

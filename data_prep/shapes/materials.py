@@ -1,4 +1,4 @@
-"""Random materials: paints, woods, cloths, metals and the fixed ones (glass, rubber, lamps) that tell a front from a back."""
+"""Random materials (paints, woods, cloths, metals), and the fixed ones that tell a front from a back."""
 
 from __future__ import annotations
 

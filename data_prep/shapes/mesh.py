@@ -1,6 +1,6 @@
 """Triangle meshes put together from parts: primitives, materials, normalisation and OFF files.
 
-Object frame everywhere: z up, the front faces -y, so +x is the object's own left and the right of who looks at its front.
+Object frame everywhere: z up, the front faces -y; +x is the object's own left, on the right for who faces it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.int32]
 Color = tuple[float, float, float]
+Point = Sequence[float] | Floats  # three numbers
 
 VERTEX_DECIMALS = 5  # the renderer traces exactly what the OFF file says
 
@@ -48,9 +49,9 @@ class Shape:
 
     vertices: Floats
     faces: Ints
-    corner_normals: NDArray[np.float32]
+    corner_normals: Floats
     face_material: Ints
-    materials: NDArray[np.float32]
+    materials: Floats
 
 
 def make_shape(
@@ -66,7 +67,7 @@ def make_shape(
         raise ValueError("the mesh has no extent")
     vertices = np.round((vertices - (low + high) / 2) / diagonal, VERTEX_DECIMALS)
     corners = vertices[faces]
-    area_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area_normals: Floats = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     face_normals = _unit(area_normals)
     index = faces[smooth].ravel()
     weights = np.repeat(area_normals[smooth], 3, axis=0)
@@ -162,10 +163,10 @@ class Builder:
         start = len(self._parts)
         yield
         flip = np.array([-1.0, 1.0, 1.0])
-        self._parts += [(vertices * flip, faces[:, ::-1], *rest) for vertices, faces, *rest in self._parts[start:]]
+        self._parts += [(v * flip, f[:, ::-1], smooth, index) for v, f, smooth, index in self._parts[start:]]
 
     @contextmanager
-    def turned(self, axis: str, angle: float, about: Sequence[float] = (0.0, 0.0, 0.0)) -> Iterator[None]:
+    def turned(self, axis: str, angle: float, about: Point = (0.0, 0.0, 0.0)) -> Iterator[None]:
         """Rotate all that is added inside by ``angle`` radians around ``axis`` through the point ``about``."""
         start = len(self._parts)
         yield
@@ -174,11 +175,11 @@ class Builder:
         matrix[first, first] = matrix[second, second] = math.cos(angle)
         matrix[second, first], matrix[first, second] = math.sin(angle), -math.sin(angle)
         center = np.asarray(about, dtype=np.float64)
-        self._parts[start:] = [((v - center) @ matrix.T + center, *rest) for v, *rest in self._parts[start:]]
+        self._parts[start:] = [((part[0] - center) @ matrix.T + center, *part[1:]) for part in self._parts[start:]]
 
     def box(
         self,
-        center: Sequence[float],
+        center: Point,
         size: Sequence[float],
         material: Material,
         top: tuple[float, float] = (1.0, 1.0),
@@ -224,7 +225,7 @@ class Builder:
         self.loft(rings, material, smooth)
 
     def slab(
-        self, center: Sequence[float], size: Sequence[float], material: Material, power: float = 5.0, points: int = 16
+        self, center: Point, size: Sequence[float], material: Material, power: float = 5.0, points: int = 16
     ) -> None:
         """A cushion: a box with rounded vertical edges and slightly rounded top and bottom."""
         outline = rounded_square(points, power)
@@ -263,7 +264,7 @@ class Builder:
         self,
         profile: ArrayLike,
         material: Material,
-        center: Sequence[float] = (0.0, 0.0, 0.0),
+        center: Point = (0.0, 0.0, 0.0),
         axis: str = "z",
         points: int = 16,
         stretch: tuple[float, float] = (1.0, 1.0),
@@ -283,7 +284,7 @@ class Builder:
 
     def disc(
         self,
-        center: Sequence[float],
+        center: Point,
         radius: float,
         depth: float,
         material: Material,
@@ -294,7 +295,7 @@ class Builder:
         self.revolve([[radius, -depth / 2], [radius, depth / 2]], material, center, axis, points)
 
     def ellipsoid(
-        self, center: Sequence[float], radii: Sequence[float], material: Material, rings: int = 8, points: int = 14
+        self, center: Point, radii: Sequence[float], material: Material, rings: int = 8, points: int = 14
     ) -> None:
         """An ellipsoid with the given half axes."""
         angle = np.linspace(-math.pi / 2 + 0.05, math.pi / 2 - 0.05, rings)
@@ -303,7 +304,7 @@ class Builder:
 
     def ring(
         self,
-        center: Sequence[float],
+        center: Point,
         radius: float,
         thickness: float,
         material: Material,
