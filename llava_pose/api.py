@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from . import checkpoint, taxonomy
-from .conversation import pose_words
 from .engine import Answer, Engine
 from .errors import UserError
 from .evaluation import batched
+from .images import Box, crop_box, open_image
 from .processing import assistant_message, user_message, without_marks
+from .words import pose_words
 
-Box = tuple[float, float, float, float]
-BOX_MARGIN = 1.2
-"""How much wider than a given box the model looks: what is around an object helps, and boxes are drawn loosely."""
 BATCH = 32
 
 
@@ -128,41 +125,6 @@ class LlavaPose:
         """As ``chat``, yielding the answer as it grows."""
         pixels = self.engine.processor.pixels([open_image(image)])
         return self.engine.stream(_with_image(messages), pixels)
-
-
-def open_image(image: Any) -> Image.Image:
-    """A PIL image as it is, or the image in a file. Raises UserError naming the file."""
-    if isinstance(image, Image.Image):
-        return image
-    try:
-        with Image.open(image) as opened:
-            opened.load()
-            return opened
-    except FileNotFoundError as error:
-        raise UserError(f"{image}: no such image file") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{image}: not an image that can be read: {error}") from error
-
-
-def crop_box(image: Image.Image, box: Box | None) -> Image.Image:
-    """The square around a box (x1, y1, x2, y2) with ``BOX_MARGIN``, black beyond the picture; all of it for None.
-
-    Raises UserError for a box without area or outside the image.
-    """
-    if box is None:
-        return image
-    x1, y1, x2, y2 = box
-    if not (x1 < x2 and y1 < y2):
-        raise UserError(f"box: {_plain(box)} has no area (x1 < x2 and y1 < y2 are needed)")
-    if x2 <= 0 or y2 <= 0 or x1 >= image.width or y1 >= image.height:
-        raise UserError(f"box: {_plain(box)} lies outside the image of {image.width}x{image.height} pixels")
-    half = max(x2 - x1, y2 - y1) * BOX_MARGIN / 2
-    x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    return image.convert("RGB").crop((round(x - half), round(y - half), round(x + half), round(y + half)))
-
-
-def _plain(box: Box) -> str:
-    return ",".join(f"{value:g}" for value in box)
 
 
 def _with_image(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -30,11 +30,10 @@ from transformers import (
 from . import conversation, vision
 from .configuration import POSE_TOKEN, LlavaPoseConfig
 from .errors import UserError
+from .folders import EMBEDDED, model_source
 from .modeling import LlavaPoseForConditionalGeneration
 from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
 
-EMBEDDED = "embedded"
-EMBEDDED_MODEL = Path(__file__).parent / "assets" / "model"
 TOKENIZER_SIZE = 1024
 """Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
 
@@ -50,12 +49,8 @@ def load(path: str | Path, dtype: torch.dtype | None = None, **kwargs: Any) -> L
     Raises:
         UserError: the folder does not exist, is no model folder, or holds a model of another kind.
     """
-    folder = EMBEDDED_MODEL if str(path) == EMBEDDED else Path(path)
-    if str(path) == EMBEDDED and not folder.is_dir():
-        raise UserError("model: this installation holds no embedded model; name a folder with --model")
-    name = str(folder) if folder.is_dir() else str(path)
-    if not folder.is_dir() and (folder.exists() or str(path).startswith((".", "/", "~")) or str(path).count("/") > 1):
-        raise UserError(f"{path}: no such model folder")
+    name = model_source(path)
+    folder = Path(name)
     if (folder / "adapter_config.json").is_file():
         return _load_adapter(folder, dtype, **kwargs)
     try:

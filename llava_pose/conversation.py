@@ -1,12 +1,10 @@
-"""From a record to questions and answers with ``<pose>``, and from a pose to words.
+"""From a record to questions and answers with ``<pose>``.
 
 Text about a pose is computed from the pose when it is needed, after any flip, so words and numbers can't disagree.
-Frames are always named: "left" and "right" of the picture, or the object's "own" left and right.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +13,9 @@ import numpy as np
 
 from . import taxonomy
 from .configuration import POSE_TOKEN
-from .geometry import angle_difference, canonical_pose
 from .processing import assistant_message, user_message
 from .scene import PosedImage, PosedObject
+from .words import facing, seen_from, turn_words
 
 NAMING_QUESTION = "What is this object, and how is it posed?"
 """The question evaluation asks: its answer is a category's spoken name and ``<pose>``, nothing before them."""
@@ -43,25 +41,6 @@ TURN_QUESTIONS = (
     "How much must the {name} rotate to look at me?",
 )
 
-FACINGS = (
-    "towards the camera",
-    "towards the camera and to the left of the picture",
-    "to the left of the picture",
-    "away from the camera and to the left of the picture",
-    "away from the camera",
-    "away from the camera and to the right of the picture",
-    "to the right of the picture",
-    "towards the camera and to the right of the picture",
-)
-"""By azimuth in steps of 45°, from 0. At azimuth 90° the camera stands on the object's own left (+x), sees +y to its
-right, and so sees the object's front (−y) point to the left of the picture."""
-
-SIDES = ("front", "front-left", "left", "back-left", "back", "back-right", "right", "front-right")
-"""The object's own side that is seen, by azimuth in steps of 45°, from 0."""
-
-TURN_STEP_DEGREES = 15
-"""Turns are told in steps of this many degrees: as fine as words about a picture are worth."""
-
 
 @dataclass(frozen=True)
 class Conversation:
@@ -73,57 +52,6 @@ class Conversation:
 
 Turn = tuple[str, str, list[PosedObject]]
 """A question, its answer, and the object of each ``<pose>`` in the answer."""
-
-
-def facing(pose: Any) -> str:
-    """Which way the object's front points, as seen in the picture (8-way, by azimuth alone)."""
-    return FACINGS[_octant(pose)]
-
-
-def seen_from(pose: Any) -> str:
-    """The pose in words: the object's own side that is seen, and the camera's height.
-
-    >>> seen_from((0.8, 0.2, 0.0))
-    'seen from its front-left, from slightly above'
-    """
-    degrees = math.degrees(float(canonical_pose(pose)[..., 1]))
-    if abs(degrees) < 5:
-        height = "at its own height"
-    elif abs(degrees) < 20:
-        height = "from slightly above" if degrees > 0 else "from slightly below"
-    elif abs(degrees) < 60:
-        height = "from above" if degrees > 0 else "from below"
-    else:
-        height = "from almost straight above" if degrees > 0 else "from almost straight below"
-    return f"seen from its {SIDES[_octant(pose)]}, {height}"
-
-
-def turn_to_face(pose: Any) -> float:
-    """The turn about its own vertical, in radians in [−π, π), after which the object faces the camera.
-
-    Positive is to the object's own left (counter-clockwise seen from above): at azimuth 90° the camera stands on its
-    own left, and a quarter turn to the left faces it.
-    """
-    return float(angle_difference(canonical_pose(pose)[..., 0], 0.0))
-
-
-def turn_words(pose: Any) -> str:
-    """The turn of ``turn_to_face`` in words, in steps of ``TURN_STEP_DEGREES``."""
-    turn = math.degrees(turn_to_face(pose))
-    steps = round(abs(turn) / TURN_STEP_DEGREES) * TURN_STEP_DEGREES
-    if steps == 0:
-        return "already faces the camera"
-    if steps == 180:
-        return "must turn about 180 degrees"
-    return f"must turn about {steps} degrees to its own {'left' if turn > 0 else 'right'}"
-
-
-def pose_words(pose: Any) -> str:
-    """A pose for people: whole degrees, then words ("azimuth 312°, elevation 11°, theta 2° · seen from …")."""
-    azimuth, elevation, theta = np.degrees(canonical_pose(pose))
-    signed_theta = (theta + 180) % 360 - 180
-    numbers = f"azimuth {round(azimuth) % 360}°, elevation {round(elevation)}°, theta {round(signed_theta)}°"
-    return f"{numbers} · {seen_from(pose)}"
 
 
 def naming_answer(category: str) -> str:
@@ -206,10 +134,6 @@ def example_texts() -> Iterator[str]:
             for number, question in enumerate(questions):
                 pose = poses[(index * 7 + offset * 31 + number * 13) % len(poses)]
                 yield f"USER: {question.format(name=name)} ASSISTANT: {answer(name, pose)}"
-
-
-def _octant(pose: Any) -> int:
-    return round(float(canonical_pose(pose)[..., 0]) / (math.pi / 4)) % 8
 
 
 def _choice(options: Sequence[str], rng: np.random.Generator) -> str:

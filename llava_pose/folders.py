@@ -1,0 +1,32 @@
+"""Where models are found, without loading anything: a mistyped name is answered at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from .errors import UserError
+
+EMBEDDED = "embedded"
+EMBEDDED_MODEL = Path(__file__).parent / "assets" / "model"
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def model_source(model: str | Path) -> str:
+    """What transformers opens for "embedded", a folder or a hub name (owner/name): a folder's path or the hub name.
+
+    Raises UserError when it is "embedded" and this installation has none, a folder that holds no model, or neither a
+    folder nor a possible hub name. Whether the hub has that name is found out by loading.
+    """
+    folder = EMBEDDED_MODEL if str(model) == EMBEDDED else Path(model)
+    if folder.is_dir():
+        if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+            raise UserError(f"{model}: not a model folder: it holds neither config.json nor adapter_config.json")
+        return str(folder)
+    if str(model) == EMBEDDED:
+        raise UserError("model: this installation holds no embedded model; name a folder with --model")
+    # Where the first part is a folder here, a mistyped path is meant: the hub would be asked for it for half a minute.
+    if folder.exists() or folder.parent.is_dir() or not _HUB_NAME.fullmatch(str(model)):
+        raise UserError(f"{model}: no such model folder (a hub name has the form owner/name)")
+    return str(model)
