@@ -115,7 +115,7 @@ def test_half_a_turn_is_exactly_pi(index, elevation):
 def test_azimuth_flip_is_pi_at_every_elevation():
     # The half turn is about the object's vertical axis, wherever the camera stands.
     pose = random_poses(500, 6)
-    np.testing.assert_allclose(pose_error(pose, pose + [PI, 0, 0]), PI, atol=1e-14)
+    np.testing.assert_allclose(pose_error(pose, pose + np.array([PI, 0, 0])), PI, atol=1e-14)
 
 
 def test_equal_poses_have_error_zero():
