@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .engine import Engine, Naming
 from .errors import UserError
 from .geometry import pose_error
 from .metrics import joint_metrics, pose_only_metrics
 from .scene import PosedImage
+
+if TYPE_CHECKING:
+    from .engine import Engine, Naming  # torch with it, which scoring does not need
 
 Item = TypeVar("Item")
 

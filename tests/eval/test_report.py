@@ -1,0 +1,204 @@
+"""The report: the figures of metrics.json in words, and one self-contained page whatever the names hold."""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.imagenet3d import encoded
+from data_prep.shards import ShardWriter
+from eval import page, report
+from llava_pose import scene
+from llava_pose.evaluation import score
+from llava_pose.scene import PosedImage, PosedObject
+
+ROOT = Path(__file__).parents[2]
+CAR = PosedObject(
+    0, "car", (10.0, 10.0, 50.0, 40.0), 0.5, 0.1, 0.0, 5.0, 30.0, 25.0, 900.0, 1, "status_good", "dense_yes"
+)
+
+
+def line(number, error=0.1, category="car", predicted="car", image_id=None):
+    return {
+        "image_id": image_id or f"{category}/n{number}",
+        "object_id": 0,
+        "category": category,
+        "predicted_category": predicted,
+        "class_probability": 0.75,
+        "azimuth": 0.5 + error,
+        "elevation": 0.1,
+        "theta": 0.0,
+        "confidence": 0.5,
+        "target": {"azimuth": 0.5, "elevation": 0.1, "theta": 0.0},
+        "pose_error": error,
+        "correct": predicted == category,
+    }
+
+
+LINES = [
+    *(line(number, error) for number, error in enumerate([0.05, 0.1, 0.2, 0.4, 1.5, 3.0])),
+    line(6, 0.1, "chair", "sofa"),
+    line(7, 0.2, "chair", "chair"),
+]
+
+
+def metrics_of(lines):
+    chance = {"constant": score(lines[-2:])["joint"]["average"]}
+    argmax = score(lines[:3])["joint"]["average"]
+    settings = {"model": 'runs/<b>&"demo"', "categories": ["car", "chair"], "seed": 0}
+    return {**score(lines), "settings": settings, "argmax": argmax, "chance": chance}
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    writer = ShardWriter(folder, "val")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    for row in LINES:
+        item = dataclasses.replace(CAR, category=row["category"])
+        writer.add(encoded(PosedImage(Image.fromarray(pixels), row["image_id"], 60, 50, (item,), "", ())))
+    writer.close()
+    return scene.load_split(folder, "val")
+
+
+class Page(HTMLParser):
+    """What a browser would find: elements, their attributes, and the visible text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data + " "
+
+
+def test_the_terminal_table_holds_ours_chance_and_publication_side_by_side():
+    text = report.format_table(metrics_of(LINES))
+    rows = {row[:52].strip(): row[52:].split() for row in text.splitlines() if row.strip()}
+    text_rows = text.splitlines()
+    assert text_rows[0].split()[-1] == "objects"
+    # Six of eight below nothing wrong: errors below π/6 with the right class are 0.05, 0.1, 0.2, 0.4 and 0.2.
+    assert re.search(r"^this model +62\.5 +25\.0 ", text, re.MULTILINE)
+    assert re.search(r"^this model, pose only +75\.0 +37\.5 ", text, re.MULTILINE)
+    assert re.search(r"^chance: constant +50\.0 +0\.0 ", text, re.MULTILINE)
+    published = "LLaVA-pose, published (other data set: ImageNet3D)"
+    assert re.search(rf"^{re.escape(published)} +49\.1 +15\.2 +31\.2 +– +– +–$", text, re.MULTILINE)
+    assert re.search(r"^furniture +50\.0 ", text, re.MULTILINE) and re.search(r"^vehicles ", text, re.MULTILINE)
+    assert len({len(row) for row in text_rows[:6]}) == 1 and rows
+
+
+def test_the_published_figures_are_those_of_the_paper():
+    joint = report.PUBLISHED["joint"]
+    assert set(joint) == {"ResNet50-General", "SwinTrans-T-General", "LLaVA-pose", "NOVUM", "NMM-Sphere"}
+    assert joint["NMM-Sphere"]["average"] == {"acc_pi_6": 57.4, "acc_pi_18": 22.8, "median_error_deg": 23.7}
+    assert joint["LLaVA-pose"]["meta_classes"]["sports"] == {
+        "acc_pi_6": 26.1,
+        "acc_pi_18": 9.0,
+        "median_error_deg": 90.3,
+    }
+
+
+def test_a_result_over_all_its_categories_is_not_called_another_data_set():
+    metrics = {"joint": {"categories": dict.fromkeys(range(189))}}
+    assert report.published_name("LLaVA-pose", metrics) == "LLaVA-pose, published (ImageNet3D)"
+
+
+def test_the_page_is_well_formed_self_contained_and_shows_the_figures(tmp_path, data):
+    path = tmp_path / "report.html"
+    report.write_report(path, metrics_of(LINES), LINES, data)
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith(".")] == []
+    text = path.read_text(encoding="utf-8")
+    shown = Page(text)
+    assert shown.open == []
+    for tag, attributes in shown.elements:
+        assert tag not in {"script", "link", "iframe"}
+        for name, value in attributes.items():
+            assert name not in {"href", "onload"} and not (name == "src" and not value.startswith("data:image/jpeg"))
+    assert "url(" not in text and "@import" not in text and "://" not in text
+    for words in ["62.5", "49.1", "LLaVA-pose, published (other data set: ImageNet3D)", "furniture", "sofa", "car/n5"]:
+        assert words in shown.text, words
+    pictures = [attributes for tag, attributes in shown.elements if tag == "img"]
+    # Three galleries of six, a prediction and a truth each.
+    assert len(pictures) == 36
+
+
+def test_every_text_is_escaped(tmp_path):
+    evil = '<script>alert("1")</script>&'
+    lines = [
+        line(0, 0.1, "car", "chair"),
+        {**line(1), "image_id": evil, "predicted_category": evil, "correct": False},
+    ]
+    metrics = metrics_of([line(0), line(1)])
+    metrics["joint"]["categories"][evil] = metrics["joint"]["average"]
+    metrics["settings"][evil] = [evil]
+    shown = report.render(metrics, lines, lambda line: None)
+    assert "<script" not in shown and shown.count("&lt;script&gt;") >= 4
+    assert Page(shown).open == []
+
+
+def test_predictions_without_a_finite_pose_are_shown_as_such_and_rank_last(data):
+    lost = {**line(0), "azimuth": math.nan, "pose_error": math.nan, "correct": True}
+    assert report.joint_error(lost) == math.pi
+    assert report.joint_error({**lost, "correct": False}) == 2 * math.pi
+    assert report.joint_error(line(0, 0.2, "chair", "sofa")) == math.pi + 0.2
+    shown = Page(report.render(metrics_of(LINES), [lost], report.record_finder(data))).text
+    assert "error no pose" in shown and "predicted: none" in shown
+
+
+def test_the_histogram_counts_every_object_once():
+    svg = page.histogram([*LINES, {**line(8), "pose_error": math.pi}])
+    counts = [int(count) for count in re.findall(r"<title>(\d+)</title>", svg)]
+    assert sum(counts) == 9
+    right = re.findall(r'class="right" x="(\d+)" y="[\d.]+" width="18" height="([\d.]+)"', svg)
+    # 0.05 lies in the first bin of 5°, 0.1 in the second, 3.0 and π in the last two.
+    assert [int(x) // 20 for x, _ in right] == [0, 1, 2, 4, 17, 34, 35]
+
+
+def test_few_or_no_samples_make_a_page_too(data):
+    finder = report.record_finder(data)
+    assert Page(report.render(metrics_of(LINES), LINES[:1], finder)).open == []
+    assert "None: every class is right." in report.render(metrics_of(LINES), LINES[:1], finder)
+
+
+def run_report(*options):
+    return subprocess.run(
+        [sys.executable, "eval/report.py", *map(str, options)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_writes_the_page_anew_and_refuses_folders_without_results(tmp_path, data):
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "metrics.json").write_text(json.dumps(metrics_of(LINES)))
+    refused = run_report("--out", out, "--data", tmp_path / "data")
+    assert refused.returncode == 2
+    assert refused.stderr == f"error: {out}: predictions.jsonl is missing\n"
+    (out / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LINES))
+    assert run_report("--out", out, "--data", tmp_path / "data").returncode == 0
+    assert "car/n5" in (out / "report.html").read_text(encoding="utf-8")
