@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 EXTRAS ?= render,dev,deepspeed,qlora
 STAMP := $(VENV)/.installed
 
-# The demo, in the numbers that `.ci/run` makes smaller.
+# The demo, in the numbers that `.ci/run` makes smaller; DEMO_TRAIN takes key=value settings of the recipe.
 DEMO_OUT ?= runs/demo
 DEMO_IMAGES ?= 8000
 DEMO_TRAIN ?=
 DEMO_SEED ?= 0
-DEMO_ASK ?= Which way does the object face?
+DEMO_CATEGORY ?= car
+DEMO_ASK ?= Which way does the $(DEMO_CATEGORY) face?
 
 # Everything runs from files at hand, on all cores.
 export HF_HUB_OFFLINE := 1
@@ -31,15 +32,15 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	rm -rf $(DEMO_OUT)
+	rm -rf $(addprefix $(DEMO_OUT)/,rendered data train)
 	$(BIN)/python data_prep/render.py --out $(DEMO_OUT)/rendered --images $(DEMO_IMAGES) --seed $(DEMO_SEED)
 	$(BIN)/python data_prep/imagenet3d.py --root $(DEMO_OUT)/rendered --out $(DEMO_OUT)/data --crop object
 	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
 	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)
-	image=$$(find $(DEMO_OUT)/rendered/images -name '*.JPEG' | sort | head -n 1) && \
-	    $(BIN)/llava-pose chat "$$image" --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" \
-	    --save $(DEMO_OUT)/answer.png
+	name=$$(head -n 1 $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
+	    $(BIN)/llava-pose chat $(DEMO_OUT)/rendered/images/$(DEMO_CATEGORY)/$$name.JPEG \
+	    --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" --save $(DEMO_OUT)/answer.png
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
