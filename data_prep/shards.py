@@ -81,7 +81,8 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     # Beside the target, so that the rename stays within one file system; left by a killed run, it is cleared.
     partial, earlier = (out.absolute().parent / f".{out.absolute().name}.{kind}" for kind in ("partial", "old"))
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        for leftover in (partial, earlier):
+            shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out}: output folder cannot be made: {error.strerror}") from error

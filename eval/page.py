@@ -99,17 +99,17 @@ def histogram(lines: Sequence[dict[str, Any]]) -> str:
         for degrees in range(0, 181, 30)
     ]
     borders = [
-        f'<line x1="{degrees / BIN_DEGREES * step:g}" x2="{degrees / BIN_DEGREES * step:g}" y1="-4" y2="{height}" '
-        f'stroke-dasharray="4 4"/><text x="{degrees / BIN_DEGREES * step + 4:g}" y="8">{name}</text>'
+        f'<line x1="{degrees / BIN_DEGREES * step:g}" x2="{degrees / BIN_DEGREES * step:g}" y1="-16" y2="{height}" '
+        f'stroke-dasharray="4 4"/><text x="{degrees / BIN_DEGREES * step + 4:g}" y="-8">{name}</text>'
         for degrees, name in ((10, "π/18"), (30, "π/6"))
     ]
     legend = (
-        f'<rect class="right" x="{width - 210}" y="0" width="11" height="11"/><text x="{width - 194}" y="10">class '
-        f'right</text><rect class="missed" x="{width - 110}" y="0" width="11" height="11"/>'
-        f'<text x="{width - 94}" y="10">class wrong</text>'
+        f'<rect class="right" x="{width - 210}" y="-18" width="11" height="11"/><text x="{width - 194}" y="-8">class '
+        f'right</text><rect class="missed" x="{width - 110}" y="-18" width="11" height="11"/>'
+        f'<text x="{width - 94}" y="-8">class wrong</text>'
     )
     return (
-        f'<svg viewBox="-14 -8 {width + 28} {height + 32}" role="img" aria-label="histogram of pose errors">'
+        f'<svg viewBox="-14 -22 {width + 28} {height + 46}" role="img" aria-label="histogram of pose errors">'
         f"{''.join(bars)}{''.join(marks)}{''.join(borders)}{legend}</svg>"
     )
 

@@ -8,6 +8,9 @@ import zipfile
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from llava_pose.errors import UserError
 from llava_pose.safe_npz import MAX_BYTES, read_object_array
@@ -79,9 +82,7 @@ def test_the_same_malice_does_run_under_numpys_own_reader(tmp_path):
 )
 def test_every_other_callable_is_refused_by_name(tmp_path, monkeypatch, function, arguments):
     monkeypatch.chdir(tmp_path)
-    path = npz_with(
-        tmp_path / "a.npz", pickle.dumps(np.array([{"x": Runs(function, *arguments)}], dtype=object))
-    )
+    path = npz_with(tmp_path / "a.npz", pickle.dumps(np.array([{"x": Runs(function, *arguments)}], dtype=object)))
     with pytest.raises(UserError, match="refused, the file holds more than plain data") as refusal:
         read_object_array(path, "annotations")
     assert function.__name__ in str(refusal.value) or "bytearray" in str(refusal.value).lower()
@@ -92,12 +93,7 @@ def call(module, name, *arguments, state=None):
     """Opcodes that call module.name and, with a state, build upon the result."""
     body = b"\x80\x04c" + f"{module}\n{name}\n".encode()
     body += b"(" + b"".join(pickle.dumps(argument, 2)[2:-1].replace(b"q\x00", b"") for argument in arguments)
-    return (
-        body
-        + b"tR"
-        + (b"" if state is None else pickle.dumps(state, 2)[2:-1].replace(b"q\x00", b"") + b"b")
-        + b"."
-    )
+    return body + b"tR" + (b"" if state is None else pickle.dumps(state, 2)[2:-1].replace(b"q\x00", b"") + b"b") + b"."
 
 
 @pytest.mark.parametrize(
@@ -226,12 +222,33 @@ def test_real_numpy_output_reads_as_plain_values(tmp_path):
     ]
 
 
+plain = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=9), st.binary()
+)
+nested = st.recursive(
+    plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+)
+numbers = arrays(
+    st.sampled_from([np.float64, np.float32, np.int64, np.uint8, np.bool_]),
+    array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=4),
+    elements={"allow_nan": False},
+)
+
+
+@given(values=st.lists(st.tuples(nested, numbers), min_size=1, max_size=3))
+def test_what_numpy_saves_comes_back_equal(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("npz") / "a.npz"
+    dicts = [{"value": value, "array": array, "scalar": array.flat[0]} for value, array in values]
+    np.savez(path, annotations=np.array(dicts, dtype=object))
+    assert read_object_array(path, "annotations") == [
+        {"value": value, "array": array.tolist(), "scalar": array.flat[0].item()} for value, array in values
+    ]
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
 def test_files_of_old_and_new_numpy_are_read(tmp_path, protocol, module):
-    body = pickle.dumps(
-        np.array([{"a": np.float64(2.0), "b": np.arange(3)}], dtype=object), protocol=protocol
-    )
+    body = pickle.dumps(np.array([{"a": np.float64(2.0), "b": np.arange(3)}], dtype=object), protocol=protocol)
     ours = b"numpy._core.multiarray" if b"numpy._core" in body else b"numpy.core.multiarray"
     # A frame or a short string states its length, so the bytes before the name change with it.
     if protocol == 4:
@@ -265,9 +282,7 @@ def test_files_that_are_no_annotations_are_refused(tmp_path, make, message):
 
 
 def test_a_torn_or_flipped_file_is_always_a_user_error(tmp_path):
-    np.savez_compressed(
-        tmp_path / "a.npz", annotations=np.array([{"a": np.float64(1), "b": "x" * 50}], dtype=object)
-    )
+    np.savez_compressed(tmp_path / "a.npz", annotations=np.array([{"a": np.float64(1), "b": "x" * 50}], dtype=object))
     whole = (tmp_path / "a.npz").read_bytes()
     random = np.random.default_rng(0)
     for trial in range(300):
@@ -284,9 +299,7 @@ def test_a_torn_or_flipped_file_is_always_a_user_error(tmp_path):
 
 
 def test_a_flipped_pickle_is_data_or_a_user_error(tmp_path):
-    whole = pickle.dumps(
-        np.array([{"a": np.float64(1), "b": np.arange(4), "c": "xyz"}], dtype=object), protocol=4
-    )
+    whole = pickle.dumps(np.array([{"a": np.float64(1), "b": np.arange(4), "c": "xyz"}], dtype=object), protocol=4)
     random = np.random.default_rng(1)
     for _ in range(600):
         data = bytearray(whole)

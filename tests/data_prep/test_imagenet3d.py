@@ -327,6 +327,16 @@ def test_a_failed_overwrite_keeps_the_earlier_output(tmp_path):
     assert len(rows_of(out, "train")) == 3
 
 
+def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
+    root = small_release(tmp_path / "release")
+    for name in (".out.partial", ".out.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train-00000.part").write_bytes(b"torn")
+    convert(root, tmp_path / "out", "--size", "16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "release"]
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
 def test_size_with_whole_scenes_is_refused(tmp_path):
     with pytest.raises(UserError, match="--size: whole scenes keep their size"):
         convert(small_release(tmp_path / "release"), tmp_path / "out", "--crop", "scene", "--size", "32")
