@@ -67,13 +67,14 @@ def naming_messages() -> list[dict[str, Any]]:
 def training_conversation(record: PosedImage, rng: np.random.Generator) -> Conversation:
     """A random conversation of one or two turns about a record, every answer holding ``<pose>``.
 
-    One object is named, several are told in a caption; a question about facing, side or turn of an object that is
-    alone in its category goes before or after. Raises ValueError when the record has no object.
+    One object is named, several are told in a caption (the record's; where a flip emptied it or there is none, a plain
+    one); a question about facing, side or turn of an object that is alone in its category goes before or after. Raises
+    ValueError when the record has no object.
     """
     if not record.objects:
         raise ValueError(f"{record.image_id}: no object to talk about")
     only = record.objects[0] if len(record.objects) == 1 else None
-    if only is not None and (not record.caption or rng.random() < 0.8):
+    if only is not None and (not record.caption_objects or rng.random() < 0.8):
         turns = [(NAMING_QUESTION, naming_answer(only.category), [only])]
     else:
         turns = [_caption_turn(record, rng)]
@@ -94,8 +95,17 @@ def _conversation(turns: Sequence[Turn]) -> Conversation:
 
 
 def _caption_turn(record: PosedImage, rng: np.random.Generator) -> Turn:
+    question = _choice(CAPTION_QUESTIONS, rng)
+    if not record.caption_objects:
+        return question, _plain_caption(record.objects), list(record.objects)
     by_id = {item.object_id: item for item in record.objects}
-    return _choice(CAPTION_QUESTIONS, rng), record.caption, [by_id[index] for index in record.caption_objects]
+    return question, record.caption, [by_id[index] for index in record.caption_objects]
+
+
+def _plain_caption(objects: Sequence[PosedObject]) -> str:
+    mentions = [f"{taxonomy.with_article(item.category)} {POSE_TOKEN}" for item in objects]
+    text = " and ".join([", ".join(mentions[:-1]), mentions[-1]] if len(mentions) > 1 else mentions)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _question_turn(item: PosedObject, rng: np.random.Generator) -> Turn:
@@ -125,14 +135,15 @@ _QUESTIONS = (
 
 def example_texts() -> Iterator[str]:
     """Every phrasing with every category, over poses all around: what a small tokenizer is trained on."""
-    poses = [(azimuth, elevation, 0.0) for azimuth in np.arange(0.0, 6.3, 0.25) for elevation in (-0.6, 0.1, 0.3, 1.2)]
+    heights = (-1.2, -0.6, -0.2, 0.0, 0.2, 0.6, 1.2)
+    poses = [(azimuth, elevation, 0.0) for azimuth in np.arange(0.0, 6.3, 0.25) for elevation in heights]
     for index, category in enumerate(taxonomy.CATEGORIES):
         name = taxonomy.spoken_name(category)
         yield f"USER: \n{NAMING_QUESTION} ASSISTANT: {naming_answer(category)}"
         yield f"USER: \n{CAPTION_QUESTIONS[index % 3]} ASSISTANT: A photo of {taxonomy.with_article(category)}."
         for offset, (questions, answer) in enumerate(_QUESTIONS):
             for number, question in enumerate(questions):
-                pose = poses[(index * 7 + offset * 31 + number * 13) % len(poses)]
+                pose = poses[(index * 11 + offset * 31 + number * 13) % len(poses)]
                 yield f"USER: {question.format(name=name)} ASSISTANT: {answer(name, pose)}"
 
 

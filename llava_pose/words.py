@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from .geometry import angle_difference, canonical_pose
+from .geometry import angle_difference, canonical_pose, mirror_pose
 
 FACINGS = (
     "towards the camera",
@@ -31,8 +31,12 @@ TURN_STEP_DEGREES = 15
 
 
 def facing(pose: Any) -> str:
-    """Which way the object's front points, as seen in the picture (8-way, by azimuth alone)."""
-    return FACINGS[_octant(pose)]
+    """Which way the object's front points, as seen in the picture (8-way, by azimuth, for cameras not far from level).
+
+    In a picture that is upside down (theta beyond a quarter turn) left and right change places.
+    """
+    upright = math.cos(float(canonical_pose(pose)[..., 2])) >= 0
+    return FACINGS[_octant(pose if upright else mirror_pose(pose))]
 
 
 def seen_from(pose: Any) -> str:
