@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, taxonomy
-from .engine import Answer, Engine
+from .engine import MAX_NEW_TOKENS, Answer, Engine
 from .errors import UserError
 from .evaluation import batched
 from .images import Box, crop_box, open_image
@@ -122,9 +122,20 @@ class LlavaPose:
         return answer
 
     def stream(self, image: Any, messages: Sequence[dict[str, Any]]) -> Iterator[Answer]:
-        """As ``chat``, yielding the answer as it grows."""
+        """As ``chat``, yielding the answer as it grows. Raises UserError for a conversation the model cannot hold."""
+        turns = _with_image(messages)
+        length = self.engine.prompt_length(turns)
+        if length >= self.engine.context:
+            raise UserError(f"messages: {length} tokens, but this model holds {self.engine.context}")
         pixels = self.engine.processor.pixels([open_image(image)])
-        return self.engine.stream(_with_image(messages), pixels)
+        return self.engine.stream(turns, pixels, min(MAX_NEW_TOKENS, self.engine.context - length))
+
+    def recent(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The messages without the oldest questions and answers, as many as must go for an answer to have room."""
+        kept = list(messages)
+        while len(kept) > 2 and self.engine.prompt_length(_with_image(kept)) + MAX_NEW_TOKENS > self.engine.context:
+            del kept[:2]
+        return kept
 
 
 def _with_image(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

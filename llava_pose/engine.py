@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from . import conversation
+from .configuration import POSE_TOKEN
 from .decoding import NameTrie, PoseReading, Prefill, read_poses, score_names
-from .processing import assistant_message
+from .processing import assistant_message, without_marks
 
 MAX_NEW_TOKENS = 200
 
@@ -52,6 +53,15 @@ class Engine:
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
+
+    @property
+    def context(self) -> int:
+        """The number of tokens, the image's included, that the language model was built for."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    def prompt_length(self, messages: Sequence[dict[str, Any]]) -> int:
+        """The number of tokens of a conversation, the image's included."""
+        return len(self.processor.encode(messages)[0])
 
     @torch.inference_mode()
     def prefill(self, messages: Sequence[Sequence[dict[str, Any]]], pixels: torch.Tensor) -> Prefill:
@@ -134,6 +144,13 @@ class Engine:
         return last
 
     def _decode(self, tokens: list[int]) -> str:
+        pose_id, decode = self.processor.pose_token_id, self.processor.tokenizer.decode
+        text = decode(tokens, skip_special_tokens=True)
+        if text.count(POSE_TOKEN) > tokens.count(pose_id):
+            # A mark spelled out in pieces is no <pose>: nothing was read there.
+            ends = [index for index, token in enumerate(tokens) if token == pose_id]
+            parts = zip([0, *(end + 1 for end in ends)], [*ends, len(tokens)], strict=True)
+            words = [without_marks(decode(tokens[start:end], skip_special_tokens=True)) for start, end in parts]
+            text = POSE_TOKEN.join(words)
         # <pose> swallows the space before it in encoding; people read it with one.
-        text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        return " ".join(text.replace("<pose>", " <pose>").split())
+        return " ".join(text.replace(POSE_TOKEN, f" {POSE_TOKEN}").split())

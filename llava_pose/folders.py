@@ -9,6 +9,7 @@ from .errors import UserError
 
 EMBEDDED = "embedded"
 EMBEDDED_MODEL = Path(__file__).parent / "assets" / "model"
+EMBEDDED_TOWER = Path(__file__).parent / "assets" / "vision_tower"
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -1,8 +1,10 @@
-"""Open the pictures people hand in, and cut out the boxes they mean."""
+"""Open the pictures people hand in, cut out the boxes they mean, and save pictures whole or not at all."""
 
 from __future__ import annotations
 
 import math
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,3 +78,31 @@ def crop_box(image: Image.Image, box: Box | None) -> Image.Image:
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     left, top, side = round(x - half), round(y - half), max(round(2 * half), 1)
     return image.convert("RGB").crop((left, top, left + side, top + side))
+
+
+def check_png_target(path: str | Path) -> None:
+    """Raises UserError unless a PNG file can be written under this name; leaves no trace."""
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"{path}: a picture is saved as PNG: give a name that ends in .png")
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, not a file to save a picture in")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot write into the folder {path.parent}: {error.strerror}") from error
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Write a PNG that appears under its name only when it is whole. Raises UserError where it cannot be written."""
+    path = Path(path)
+    check_png_target(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        image.save(partial, format="PNG")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot save the picture: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)

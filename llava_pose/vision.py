@@ -12,7 +12,6 @@ what lets ``LlavaConfig(vision_config=PyramidVisionConfig())`` build, save and l
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,7 +22,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-EMBEDDED_TOWER = Path(__file__).parent / "assets" / "vision_tower"
+from .folders import EMBEDDED_TOWER
 
 # Expansion, output channels, number of blocks, stride of the first: table 2 of the paper, without what lies
 # behind the last map that is read.

@@ -1,0 +1,213 @@
+"""The ``llava-pose`` command: ``predict``, ``chat`` and ``info``.
+
+Only what ``--help`` needs is imported here; torch and transformers come with the command that uses them, after
+everything that can be wrong with the arguments has been checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from . import __version__
+from .errors import UserError, run_cli
+
+if TYPE_CHECKING:
+    from .api import Prediction
+    from .images import Box
+
+DESCRIPTION = """\
+Name the objects in a picture and tell how they are posed in 3D.
+
+A pose is three angles in degrees (radians in --json):
+  azimuth    which side is seen: 0 its front, 90 its own left, 180 its back, 270 its own right
+  elevation  how high the camera stands: 90 straight above, 0 level, -90 straight below
+  theta      how far the object is rotated in the plane of the picture"""
+
+EXAMPLES = """\
+examples:
+  llava-pose predict photo.png
+  llava-pose chat photo.png --ask "Which way does the car face?" --save answer.png
+  llava-pose chat photo.png
+  llava-pose info
+
+llava-pose COMMAND --help tells more. Exit code: 0 done, 2 a mistake in what was asked (one line says which)."""
+
+PREDICT_EXAMPLES = """\
+examples:
+  llava-pose predict photo.png
+  llava-pose predict photos/*.png --json > poses.json
+  llava-pose predict street.png --box 40,60,300,220 --box 310,80,420,190 --save street_poses.png
+  llava-pose predict photo.png --categories names.txt      a line each: car, bus, dining table, ...
+  llava-pose predict photo.png --model runs/demo/train/final
+
+output, a line an object (its name and how probable it is among the categories, its pose, how sure the pose is):
+  photo.png  car 98%  azimuth 312°, elevation 11°, theta 2° · seen from its front-right, from slightly above  (71% sure)
+
+--json prints one array; each object has image, category, class_probability, azimuth, elevation, theta (radians),
+confidence (0 to 1) and box (null for the whole picture)."""
+
+CHAT_EXAMPLES = """\
+examples:
+  llava-pose chat photo.png --ask "Which way does the car face?"
+  llava-pose chat photo.png --ask "What is this object, and how is it posed?" --save answer.png
+  llava-pose chat photo.png                    a session; /help lists its commands
+  llava-pose chat photo.png < questions.txt    a question a line
+
+Each pose in the answer shows as ⟨azimuth 312°, elevation 11°, theta 2°⟩, and below the answer with its direction in
+words and how sure the model is. The saved picture has each object's front, left and up axes drawn in the picture's
+middle, side by side when there are several (the model says how an object is turned, not where it is). If the answer
+holds no pose, the picture shows the object that `llava-pose predict` finds."""
+
+MODEL_HELP = "a model folder or a hub name (owner/name); without it, the small model that comes with this package"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line, like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help explains)")
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or pipe that lacks a character gets a question mark in its place.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    run_cli(main)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command, from the process's arguments when none are given. Raises UserError for a user's mistake."""
+    parsed = _parser().parse_args(arguments)
+    parsed.run(parsed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(prog="llava-pose", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"llava-pose {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Any, summary: str, examples: str | None = None) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary, epilog=examples, formatter_class=raw)
+        added.add_argument("--model", metavar="DIR_OR_HUB_ID", default="embedded", help=MODEL_HELP)
+        added.set_defaults(run=run)
+        return added
+
+    predict = command("predict", _predict, "Name the object in each picture and read its pose.", PREDICT_EXAMPLES)
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="a picture")
+    predict.add_argument(
+        "--box",
+        type=_box,
+        action="append",
+        default=[],
+        metavar="x1,y1,x2,y2",
+        help="where the object is, in pixels of the upright picture; once for each object, with one IMAGE",
+    )
+    predict.add_argument("--categories", metavar="FILE", help="choose among these names only: a text file, one a line")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.add_argument("--save", metavar="PNG", help="save the picture with the objects' axes drawn, with one IMAGE")
+
+    chat = command("chat", _chat, "Ask about a picture: one question, or a session.", CHAT_EXAMPLES)
+    chat.add_argument("image", metavar="IMAGE", nargs="?", help="a picture (a session can open one with /image)")
+    chat.add_argument("--ask", metavar="TEXT", help="answer this one question and leave")
+    chat.add_argument("--save", metavar="PNG", help="save the picture of the answer (in a session: of the latest)")
+
+    command("info", _info, "Tell versions, devices, and which model there is and what is missing.")
+    return parser
+
+
+def _box(text: str) -> Box:
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected x1,y1,x2,y2 in pixels, got {text!r}") from error
+    return x1, y1, x2, y2
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from .images import check_box, check_png_target, image_size, open_image, save_png
+    from .taxonomy import read_category_file, spoken_name
+
+    images, boxes = arguments.images, arguments.box or [None]
+    for option in ("box", "save"):
+        if getattr(arguments, option) and len(images) > 1:
+            raise UserError(f"--{option}: goes with one IMAGE, got {len(images)}")
+    sizes = [image_size(path) for path in images]
+    for box in arguments.box:
+        check_box(box, sizes[0])
+    categories = read_category_file(arguments.categories) if arguments.categories else None
+    if arguments.save:
+        check_png_target(arguments.save)
+
+    from .terminal import note, open_model
+
+    model = open_model(arguments.model)
+
+    from .api import BATCH, batched
+
+    found: list[tuple[str, Prediction]] = []
+    for batch in batched(((path, box) for path in images for box in boxes), BATCH):
+        paths = [path for path, _ in batch]
+        predictions = model.predict(paths, categories, [box for _, box in batch])
+        found += zip(paths, predictions, strict=True)
+        if not arguments.json:
+            for path, prediction in zip(paths, predictions, strict=True):
+                print(_line(path, prediction), flush=True)
+    if arguments.json:
+        print(json.dumps([{"image": path, **prediction.to_dict()} for path, prediction in found], indent=2))
+    if arguments.save:
+        from .overlay import PosedAnswer, answer_picture
+
+        answers = [PosedAnswer(spoken_name(each.category), each.pose, each.box) for _, each in found]
+        save_png(answer_picture(open_image(images[0]), answers), arguments.save)
+        note(f"saved {arguments.save}")
+
+
+def _line(path: str, prediction: Prediction) -> str:
+    """A prediction for people; see ``PREDICT_EXAMPLES``."""
+    from .taxonomy import spoken_name
+    from .terminal import styled
+
+    where = "" if prediction.box is None else "[" + ",".join(f"{edge:g}" for edge in prediction.box) + "]"
+    name = styled(f"{spoken_name(prediction.category)} {prediction.class_probability:.0%}", "1")
+    return f"{path}{where}  {name}  {prediction.words}  ({prediction.confidence:.0%} sure)"
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from .images import check_png_target, open_image
+
+    if arguments.ask is not None and not arguments.ask.strip():
+        raise UserError("--ask: the question is empty")
+    if arguments.image is None and (arguments.ask is not None or not sys.stdin.isatty()):
+        raise UserError("IMAGE: name the picture that is asked about (llava-pose chat --help explains)")
+    image = None if arguments.image is None else open_image(arguments.image)
+    if arguments.save:
+        check_png_target(arguments.save)
+
+    from .terminal import open_model
+
+    model = open_model(arguments.model)
+
+    from .chat import Session
+
+    session = Session(model, image, arguments.save)
+    if arguments.ask is None:
+        session.run()
+    else:
+        session.ask(arguments.ask)
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from .info import report
+
+    for line in report(arguments.model):
+        print(line)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,63 @@
+"""What the commands share at a terminal: notes beside the output, colour, silence, and opening a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from .folders import model_source
+
+if TYPE_CHECKING:
+    from .api import LlavaPose
+
+
+def note(text: str) -> None:
+    """Say something beside the output, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def styled(text: str, code: str) -> str:
+    """The text in an ANSI style when stdout is a terminal that wants colour, else as it is."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\x1b[{code}m{text}\x1b[0m"
+
+
+def open_model(name: str) -> LlavaPose:
+    """The model under a name of ``folders.model_source``, on the GPU in bfloat16 where there is one.
+
+    Nothing of the libraries' own talk reaches the terminal, but the progress of a download does, on a keyboard's
+    stderr. Raises UserError when it is no model.
+    """
+    source = model_source(name)
+    keyboard = sys.stderr.isatty()
+    downloads = not os.path.isdir(source)
+    if keyboard:
+        print("loading the model …", end="", file=sys.stderr, flush=True)
+    try:
+        _silence_libraries(progress=downloads and keyboard)
+        import torch
+
+        from .api import LlavaPose
+
+        gpu = torch.cuda.is_available()
+        model = LlavaPose.from_pretrained(source, dtype=torch.bfloat16 if gpu else torch.float32)
+        if gpu:
+            model.engine.model.to("cuda")
+        return model
+    finally:
+        if keyboard:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _silence_libraries(progress: bool) -> None:
+    warnings.simplefilter("ignore")
+    # Read when the libraries are imported; whoever sets one keeps it.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if not progress:
+        logging.disable_progress_bar()
