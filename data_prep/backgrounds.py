@@ -74,7 +74,7 @@ def background(
     if kind == "studio":
         return _studio(rng, width, height), True
     if kind == "blur":
-        return _cloudy(rng, width, height, int(rng.integers(3, 12)), 0.9), True
+        return _cloudy(rng, width, height, int(rng.integers(3, 12)), 0.7), True
     return _floor(rng, width, height, elevation, theta), True
 
 
@@ -93,7 +93,7 @@ def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contr
     """Out-of-focus surroundings: soft blobs at two scales around a mean colour."""
     base = _color(rng, 0.5, 0.2, 0.85)
     hues = rng.random((cells, cells, 3), dtype=np.float32) - 0.5
-    hues = rng.uniform(0.1, 0.6) * hues + 0.5 * (rng.random((cells, cells, 1), dtype=np.float32) - 0.5)
+    hues = rng.uniform(0.05, 0.4) * hues + 0.5 * (rng.random((cells, cells, 1), dtype=np.float32) - 0.5)
     coarse = _upscale(base + contrast * hues, width, height)
     fine = rng.random((cells * 5, cells * 5, 1), dtype=np.float32).repeat(3, axis=2)
     return coarse + np.float32(rng.uniform(0.05, 0.3)) * (_upscale(fine, width, height) - 0.5)
@@ -153,8 +153,8 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
     """Textured ground up to the horizon, something behind it."""
     behind = _behind(rng, width, height)
     focal = rng.uniform(0.8, 1.6) * width
-    x = ((np.arange(width) + 0.5 - width / 2) / focal)[None, :]
-    y = ((height / 2 - np.arange(height) - 0.5) / focal)[:, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / focal)[None, :]
+    y = ((height / 2 - np.arange(height, dtype=np.float32) - 0.5) / focal)[:, None]
     x, y = x * math.cos(theta) + y * math.sin(theta), y * math.cos(theta) - x * math.sin(theta)
     down = math.sin(elevation) - y * math.cos(elevation)
     ground = np.clip(down * focal * 0.7, 0, 1).astype(np.float32)[..., None]  # soft over a pixel or two at the horizon
@@ -172,7 +172,7 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
 
 def _surface(rng: np.random.Generator, side: Floats, ahead: Floats, clear: Floats) -> Floats:
     """Ground colours (h, w, 3) at floor coordinates: earth and carpet, planks, tiles or slabs."""
-    first = _color(rng, 0.45, 0.25, 0.9)
+    first = _color(rng, 0.3, 0.25, 0.9)
     second = first * np.float32(rng.uniform(0.55, 0.9))
     fine = rng.uniform(20, 70)
     offset = rng.integers(_TILE, size=2)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.shapes.mesh import Material, Shape, make_shape
+from data_prep.shapes.mesh import Ints, Material, Shape, make_shape
 from llava_pose.errors import UserError
 from llava_pose.taxonomy import resolve
 
@@ -75,13 +75,14 @@ def load_shape(path: Path) -> Shape:
             file_type=path.suffix[1:].lower(),
             resolver=trimesh.resolvers.FilePathResolver(str(path)),
         )
-        used, faces = np.unique(np.asarray(mesh.faces), return_inverse=True)
-        vertices, faces = np.asarray(mesh.vertices, dtype=np.float64)[used], faces.reshape(-1, 3).astype(np.int32)
+        used, places = np.unique(np.asarray(mesh.faces), return_inverse=True)
+        vertices, faces = np.asarray(mesh.vertices, dtype=np.float64)[used], places.reshape(-1, 3).astype(np.int32)
         if not len(faces) or not np.isfinite(vertices).all():
             raise ValueError("no faces, or a vertex that is not finite")
-        palette, rows = np.unique(_face_colors(mesh), axis=0, return_inverse=True)
+        palette, inverse = np.unique(_face_colors(mesh), axis=0, return_inverse=True)
+        rows: Ints = np.asarray(inverse, dtype=np.int32).ravel()
         materials = [Material((red / 255, green / 255, blue / 255)) for red, green, blue in palette.tolist()]
         flat = np.zeros(len(faces), dtype=bool)
-        return make_shape(vertices, faces, flat, np.asarray(rows.ravel(), dtype=np.int32), materials)
+        return make_shape(vertices, faces, flat, rows, materials)
     except Exception as error:  # trimesh's readers raise whatever a broken file leads them to
         raise UserError(f"--meshes {path}: not a readable mesh ({type(error).__name__}: {error})") from error

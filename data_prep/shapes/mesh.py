@@ -67,11 +67,12 @@ def make_shape(
         raise ValueError("the mesh has no extent")
     vertices = np.round((vertices - (low + high) / 2) / diagonal, VERTEX_DECIMALS)
     corners = vertices[faces]
-    area_normals: Floats = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    edges = corners[:, 1:] - corners[:, :1]
+    area_normals = np.cross(edges[:, 0], edges[:, 1])
     face_normals = _unit(area_normals)
     index = faces[smooth].ravel()
     weights = np.repeat(area_normals[smooth], 3, axis=0)
-    summed = np.stack([np.bincount(index, weights[:, k], len(vertices)) for k in range(3)], axis=1)
+    summed: Floats = np.stack([np.bincount(index, weights[:, k], len(vertices)) for k in range(3)], axis=1)
     shared = _unit(summed)[faces]
     normals = np.where(smooth[:, None, None], shared, face_normals[:, None, :])
     table = np.array([material.row() for material in materials], dtype=np.float32)
