@@ -246,7 +246,7 @@ def _tower(source: str) -> tuple[Any, str]:
 def _text_checkpoint(source: str) -> tuple[Any, Any]:
     language: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
     tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    tokenizer.add_special_tokens({"extra_special_tokens": {"image_token": "<image>"}})
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     add_pose_token(tokenizer)

@@ -152,6 +152,11 @@ def add_pose_token(tokenizer: Any) -> int:
     return token_id
 
 
-def without_marks(text: str) -> str:
-    """A user's words with the two special tokens made harmless, so that no text can pose as an image or a pose."""
-    return text.replace("<image>", "image").replace(POSE_TOKEN, "pose")
+def without_marks(text: str, marks: Sequence[str] = ("<image>", POSE_TOKEN)) -> str:
+    """Somebody's words with the special tokens made harmless, so that no text can pose as an image or a pose.
+
+    Round brackets, because leaving the pointed ones out would make a mark of ``<<image>>``.
+    """
+    for mark in marks:
+        text = text.replace(mark, f"({mark.strip('<>')})")
+    return text

@@ -36,3 +36,20 @@ def tiny_model_dir(tiny_pair: tuple[Any, Any], tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("tiny") / "model"
     checkpoint.save(*tiny_pair, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def released(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A plain transformers model in the form of a released llava-1.5, and the folder it was saved in. Read only."""
+    from tests.released import write_released
+
+    folder = tmp_path_factory.mktemp("released") / "llava-1.5-tiny"
+    return write_released(folder), folder
+
+
+@pytest.fixture(scope="session")
+def released_pair(released: tuple[Any, Path]) -> tuple[Any, Any]:
+    """That folder opened as ours, with ``<pose>`` and a new pose head. A test that changes weights works on a copy."""
+    from llava_pose import checkpoint
+
+    return checkpoint.load(released[1])
