@@ -18,6 +18,9 @@ def make_accelerator(**kwargs: Any) -> Accelerator:
     """
     # The scripts show bars of their own; the library's, one for each file read, would drown them.
     logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        # accelerate imports DeepSpeed where it is installed; told the device, it does not complain about its absence.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     handlers = [InitProcessGroupKwargs(backend="gloo")] if several and not torch.cuda.is_available() else []
     accelerator = Accelerator(kwargs_handlers=handlers, **kwargs)

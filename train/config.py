@@ -33,6 +33,7 @@ class ModelSettings(Section):
     """Where the model comes from and what of it is trained. Exactly one of ``base`` and ``text`` is given."""
 
     base: str | None = None  # a model folder, a hub name, or "embedded"
+    base_dtype: Literal["bf16", "fp32"] = "fp32"  # of the base's weights; adapters and head stay fp32
     text: dict[str, int] | str | None = None  # a new language model's sizes, or a checkpoint to build on
     vision_tower: str = "embedded"  # the tower beside ``text``
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full

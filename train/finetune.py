@@ -136,7 +136,8 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
             settings.text, settings.vision_tower, config.seed, pose_hidden_size=settings.pose_hidden_size
         )
     else:
-        model, processor = checkpoint.load(settings.base or "")
+        dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
+        model, processor = checkpoint.load(settings.base or "", dtype)
     model.config.pose_loss_weight = settings.pose_loss_weight
     model.config.pose_target_deviation = settings.pose_target_deviation
     model.requires_grad_(settings.lora is None)
