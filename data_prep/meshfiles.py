@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from data_prep.shapes.mesh import Ints, Material, Shape, make_shape
+from data_prep.shapes.mesh import Floats, Material, Shape, make_shape
 from llava_pose.errors import UserError
 from llava_pose.taxonomy import resolve
 
@@ -52,12 +51,20 @@ def digest(meshes: dict[str, list[Path]]) -> str:
     return total.hexdigest()
 
 
-def _face_colors(mesh: Any) -> NDArray[np.uint8]:
-    """RGB (F, 3) of a trimesh; grey where the file gives none."""
-    visual = mesh.visual.to_color() if mesh.visual.kind == "texture" else mesh.visual
+def _face_colors(mesh: Any) -> Floats:
+    """RGB (F, 3) in 0..1 of a trimesh: its texture at the corners, its material's colour, its own colours, or grey."""
+    from trimesh.visual.material import PBRMaterial
+
+    visual = mesh.visual
     if visual.kind is None:
-        return np.full((len(mesh.faces), 3), 160, dtype=np.uint8)
-    return np.asarray(visual.face_colors)[:, :3]
+        return np.full((len(mesh.faces), 3), 0.63)
+    if visual.kind != "texture":
+        return np.asarray(visual.face_colors)[:, :3] / 255
+    material = visual.material
+    texture = material.baseColorTexture if isinstance(material, PBRMaterial) else material.image
+    if texture is None or visual.uv is None:
+        return np.tile(np.asarray(material.main_color)[:3] / 255, (len(mesh.faces), 1))
+    return np.asarray(material.to_color(visual.uv))[:, :3][mesh.faces].mean(axis=1) / 255
 
 
 def load_shape(path: Path) -> Shape:
@@ -66,23 +73,30 @@ def load_shape(path: Path) -> Shape:
     Textures and material files are read from the model's own folder and nowhere else. Raises UserError when the file
     is no readable mesh.
     """
-    import trimesh  # here, since only this function needs its half second
+    import trimesh  # here: the parametric shapes do without its second of loading
 
     logging.getLogger("trimesh").setLevel(logging.ERROR)
     try:
-        mesh = trimesh.load_mesh(
+        scene = trimesh.load_scene(
             io.BytesIO(path.read_bytes()),
             file_type=path.suffix[1:].lower(),
             resolver=trimesh.resolvers.FilePathResolver(str(path)),
         )
-        used, places = np.unique(np.asarray(mesh.faces), return_inverse=True)
-        vertices, faces = np.asarray(mesh.vertices, dtype=np.float64)[used], places.reshape(-1, 3).astype(np.int32)
-        if not len(faces) or not np.isfinite(vertices).all():
-            raise ValueError("no faces, or a vertex that is not finite")
-        palette, inverse = np.unique(_face_colors(mesh), axis=0, return_inverse=True)
-        rows: Ints = np.asarray(inverse, dtype=np.int32).ravel()
-        materials = [Material((red / 255, green / 255, blue / 255)) for red, green, blue in palette.tolist()]
-        flat = np.zeros(len(faces), dtype=bool)
-        return make_shape(vertices, faces, flat, rows, materials)
+        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+        if not meshes:
+            raise ValueError("no faces")
+        corners = np.concatenate([np.asarray(mesh.triangles, dtype=np.float64) for mesh in meshes])
+        if not np.isfinite(corners).all():
+            raise ValueError("a vertex that is not finite")
+        vertices, places = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
+        colors = np.concatenate([np.round(_face_colors(mesh), 2) for mesh in meshes])
+        palette, rows = np.unique(colors, axis=0, return_inverse=True)
+        return make_shape(
+            vertices,
+            places.reshape(-1, 3).astype(np.int32),
+            np.zeros(len(corners), dtype=bool),
+            rows.ravel().astype(np.int32),
+            [Material((red, green, blue)) for red, green, blue in palette.tolist()],
+        )
     except Exception as error:  # trimesh's readers raise whatever a broken file leads them to
         raise UserError(f"--meshes {path}: not a readable mesh ({type(error).__name__}: {error})") from error
