@@ -111,6 +111,7 @@ class PoseModelMixin:
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,  # by name, or generate() would refuse it
         labels: torch.LongTensor | None = None,
         poses: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -126,7 +127,7 @@ class PoseModelMixin:
 
         Raises ValueError when ``poses`` and the ``<pose>`` tokens differ in number.
         """
-        outputs = self.backbone(input_ids=input_ids, **kwargs)
+        outputs = self.backbone(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
         hidden = outputs.last_hidden_state
         if labels is not None:
             assert input_ids is not None, "training needs input_ids"

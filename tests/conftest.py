@@ -1,11 +1,15 @@
-"""A tiny untrained model, assembled once per session for every test that needs one."""
+"""Tiny untrained models, made once per session for every test that needs one."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Before torch is imported anywhere: on tensors this small, threads cost more than they bring.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 TINY_SIZES = {
     "hidden_size": 32,
