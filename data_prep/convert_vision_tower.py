@@ -51,8 +51,7 @@ def fold_state_dict(torchvision_state: Mapping[str, Tensor]) -> dict[str, Tensor
     for target, (convolution, norm) in layer_names().items():
         weight = torchvision_state[f"{convolution}.weight"].double()
         gain, bias, mean, variance = (
-            torchvision_state[f"{norm}.{name}"].double()
-            for name in ("weight", "bias", "running_mean", "running_var")
+            torchvision_state[f"{norm}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
         )
         scale = gain / torch.sqrt(variance + BATCH_NORM_EPSILON)
         folded[f"{target}.weight"] = (weight * scale[:, None, None, None]).float()
@@ -75,9 +74,7 @@ def convert(weights: Path, out: Path) -> None:
 
 def main() -> None:
     """Read the command line and convert."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="torchvision's mobilenet_v2-b0353104.pth")
     parser.add_argument("out", type=Path, help="folder to write config.json and model.safetensors to")
     arguments = parser.parse_args()

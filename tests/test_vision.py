@@ -168,9 +168,7 @@ def test_tokens_come_in_reading_order(tower):
 def test_gradients_flow_to_the_weights_when_the_tower_is_trained():
     model = PyramidVisionModel(PyramidVisionConfig(image_size=32))
     model(synthetic_images(1, 32, 32)).last_hidden_state.square().mean().backward()
-    assert all(
-        parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters()
-    )
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
