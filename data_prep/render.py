@@ -130,8 +130,11 @@ def render_all(job: Job, tasks: Sequence[Task], workers: int) -> None:
         chunks = [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, (job,)) as pool:
+            # Ctrl-C is this process's: workers inherit the deafness, and end with a whole image.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            futures = [pool.submit(_write_chunk, chunk) for chunk in chunks]
+            signal.signal(signal.SIGINT, handler)
             try:
-                futures = [pool.submit(_write_chunk, chunk) for chunk in chunks]
                 for future in as_completed(futures):
                     progress.update(future.result())
             except BaseException:
@@ -144,7 +147,6 @@ _writer: Writer  # of a worker process
 
 def _start_worker(job: Job) -> None:
     global _writer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; a worker ends with a whole image
     _writer = Writer(job)
 
 
