@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from llava_pose.overlay import draw_axes, pose_text
+from llava_pose.overlay import draw_axes
 from llava_pose.scene import PosedImage
+from llava_pose.words import pose_text
 
 THUMBNAIL = 224
 BIN_DEGREES = 5

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from .geometry import angle_difference, camera_center, canonical_pose, project, rotation_matrix
+from .geometry import camera_center, project, rotation_matrix
+from .words import pose_text
 
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -51,14 +52,6 @@ class PosedAnswer:
     name: str
     pose: ArrayLike
     box: Box | None = None
-
-
-def pose_text(pose: ArrayLike) -> str:
-    """A pose (3,) in radians in degrees for people: azimuth in 0..359, elevation and theta with a sign."""
-    azimuth, elevation, theta = np.rad2deg(canonical_pose(pose))
-    theta = np.rad2deg(angle_difference(np.deg2rad(theta), 0.0))
-    # Adding 0 turns a rounded −0 into 0.
-    return f"azimuth {round(azimuth) % 360}°, elevation {round(elevation) + 0}°, theta {round(theta) + 0}°"
 
 
 def draw_axes(image: Image.Image, pose: ArrayLike, center: Sequence[float], length: float) -> Image.Image:

@@ -14,7 +14,6 @@ from llava_pose.overlay import (
     draw_axes,
     draw_box,
     draw_wireframe,
-    pose_text,
 )
 
 CENTER = np.array([150.0, 150.0])
@@ -206,18 +205,6 @@ def test_the_angle_plot_marks_where_the_mass_is():
 def test_the_angle_plot_refuses_what_it_cannot_show(shape, pose):
     with pytest.raises(ValueError, match="must be"):
         angle_plot(np.ones(shape), pose)
-
-
-@pytest.mark.parametrize(
-    ("degrees", "text"),
-    [
-        ((312, 11, 2), "azimuth 312°, elevation 11°, theta 2°"),
-        ((359.7, -0.2, 358), "azimuth 0°, elevation 0°, theta -2°"),
-        ((10, 170, 180), "azimuth 190°, elevation 10°, theta 0°"),
-    ],
-)
-def test_a_pose_is_said_in_degrees_by_its_one_name(degrees, text):
-    assert pose_text(np.deg2rad(degrees)) == text
 
 
 def test_an_answer_has_axes_on_the_picture_and_a_chip_for_each_object_below():
