@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
@@ -26,6 +27,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import cached_file
 
 from . import conversation, vision
 from .configuration import POSE_TOKEN, LlavaPoseConfig
@@ -73,7 +75,7 @@ def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any)
     extra = {}
     if config.tower_source == EMBEDDED:
         # Kept once in this package, and left out of every model folder that uses it unchanged.
-        extra["state_dict"] = {**load_file(Path(name) / "model.safetensors"), **_tower_weights()}
+        extra["state_dict"] = {**_weights(name), **_tower_weights()}
     target = None if extra else name
     model, info = _from_pretrained(
         LlavaPoseForConditionalGeneration,
@@ -81,6 +83,7 @@ def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any)
         config=config,
         dtype=dtype or torch.float32,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused by _check_complete, by name
         **extra,
         **kwargs,
     )
@@ -99,6 +102,7 @@ def _load_released(name: str, config: Any, dtype: torch.dtype | None, **kwargs: 
         config=LlavaPoseConfig.from_llava(config, pose_token_id=token_id),
         dtype=dtype or torch.float32,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # refused by _check_complete, by name
         **kwargs,
     )
     _check_complete(name, info, allowed=("pose_head.",))
@@ -116,7 +120,7 @@ def _load_adapter(folder: Path, dtype: torch.dtype | None, **kwargs: Any) -> Lla
     model, _ = load(base, dtype, **kwargs)
     processor = _from_pretrained(LlavaPoseProcessor, str(folder))
     config = AutoConfig.from_pretrained(folder)
-    for field in ("pose_token_id", "pose_loss_weight", "pose_target_deviation"):
+    for field in ("pose_token_id", "pose_loss_weight", "pose_target_deviation", "pose_categories"):
         setattr(model.config, field, getattr(config, field))
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
@@ -229,6 +233,13 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _weights(name: str) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(str(cached_file(name, "model.safetensors")))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{name}: model.safetensors cannot be read: {_first_line(error)}") from error
+
+
 def _tower_weights() -> dict[str, torch.Tensor]:
     state = vision.load_embedded_tower().state_dict()
     return {f"model.vision_tower.{name}": value for name, value in state.items()}
@@ -299,7 +310,7 @@ def _init_token_row(model: Any, token_id: int) -> None:
 def _from_pretrained(kind: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return kind.from_pretrained(*args, **kwargs)
-    except (OSError, ValueError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{args[0]}: cannot load {kind.__name__}: {_first_line(error)}") from error
 
 
