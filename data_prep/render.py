@@ -130,11 +130,11 @@ def render_all(job: Job, tasks: Sequence[Task], workers: int) -> None:
         chunks = [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, (job,)) as pool:
-            # Ctrl-C is this process's: workers inherit the deafness, and end with a whole image.
-            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # Ctrl-C is for this process: workers inherit the mask, never see it, and end with a whole image.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             futures = [pool.submit(_write_chunk, chunk) for chunk in chunks]
-            signal.signal(signal.SIGINT, handler)
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
                 for future in as_completed(futures):
                     progress.update(future.result())
             except BaseException:
