@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,10 +15,16 @@ class UserError(Exception):
 def run_cli(main: Callable[[], object]) -> NoReturn:
     """Run a command's ``main`` and leave: 0 when it returns, 2 on a ``UserError``, 130 on Ctrl-C.
 
-    Any other exception is ours, and keeps its traceback.
+    A reader that closes the pipe early, as ``head`` does, ends it without a word. Any other exception is ours, and
+    keeps its traceback.
     """
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered has nowhere to go; at exit it would be flushed, and fail, once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -197,9 +197,9 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
             picture = draw_box(picture, (x1, y1, x2, y2), name)
             center, length = ((x1 + x2) / 2, (y1 + y2) / 2), 0.42 * max(x2 - x1, y2 - y1)
         else:
-            share = (unplaced.index(index) + 1) / (len(unplaced) + 1)
-            center = (picture.width * share, picture.height / 2)
-            length = 0.36 * min(picture.width * 2 / (len(unplaced) + 1), picture.height)
+            column = picture.width / len(unplaced)
+            center = ((unplaced.index(index) + 0.5) * column, picture.height / 2)
+            length = 0.36 * min(column, picture.height)
             if numbered:
                 picture = _tagged(picture, (center[0] - 0.5 * length, center[1] - 1.2 * length - 16), name)
         picture = draw_axes(picture, answer.pose, center, length)

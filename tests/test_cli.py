@@ -378,3 +378,12 @@ def test_info_tells_what_is_there_and_what_is_missing(
     for expected in ("llava-pose " + __version__, "torch 2.", "device: CPU", "vision tower: ", "language model llama"):
         assert expected in out
     assert "embedded model" in out and "MISSING config.json, model.safetensors: train one" in out
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from llava_pose.errors import run_cli; run_cli(lambda: print('line\\n' * 100_000))"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as it:
+        assert it.stdout is not None and it.stderr is not None
+        it.stdout.readline()
+        it.stdout.close()
+        assert it.stderr.read() == b""
