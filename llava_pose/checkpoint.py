@@ -129,15 +129,22 @@ def _load_adapter(folder: Path, dtype: torch.dtype | None, **kwargs: Any) -> Lla
     return merged.eval(), processor
 
 
-def assemble(text: Mapping[str, int] | str, vision_tower: str = EMBEDDED, seed: int = 0, **pose: Any) -> LlavaPair:
+def assemble(
+    text: Mapping[str, int] | str,
+    vision_tower: str = EMBEDDED,
+    seed: int = 0,
+    tower_sizes: Mapping[str, int] | None = None,
+    **pose: Any,
+) -> LlavaPair:
     """A new LLaVA from a vision tower and a language model, its projector and pose head freshly initialised.
 
     text: sizes of a new Llama (``LlamaConfig`` fields such as hidden_size, num_hidden_layers), which starts from
     nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder or hub name, with its own
-    tokenizer. vision_tower: "embedded", or a checkpoint (CLIP, SigLIP, DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
+    tokenizer. vision_tower: "embedded", with ``tower_sizes`` image_size and patch_size, or a checkpoint (CLIP, SigLIP,
+    DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
     """
     torch.manual_seed(seed)
-    tower, tower_name = _tower(vision_tower)
+    tower, tower_name = _tower(vision_tower, tower_sizes or {})
     if isinstance(text, str):
         language, tokenizer = _text_checkpoint(text)
         text_config = language.config
@@ -245,9 +252,11 @@ def _tower_weights() -> dict[str, torch.Tensor]:
     return {f"model.vision_tower.{name}": value for name, value in state.items()}
 
 
-def _tower(source: str) -> tuple[Any, str]:
+def _tower(source: str, sizes: Mapping[str, int]) -> tuple[Any, str]:
     if source == EMBEDDED:
-        return vision.load_embedded_tower(), EMBEDDED
+        return vision.load_embedded_tower(**sizes), EMBEDDED
+    if sizes:
+        raise UserError(f"tower_sizes: {dict(sizes)}: only the embedded tower's sizes can be chosen")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     # A CLIP or SigLIP checkpoint holds both halves; its vision half is a model of its own.
     vision_config = getattr(config, "vision_config", config)

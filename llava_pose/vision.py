@@ -1,10 +1,11 @@
-"""MobileNetV2's feature pyramid as a vision tower: image in, one token for each 16 × 16 pixels out.
+"""MobileNetV2's feature pyramid as a vision tower: image in, one token for each 16 × 16 or 32 × 32 pixels out.
 
-A token concatenates what MobileNetV2 (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381) says of
-its patch at three scales: stride 8 (32 channels), stride 16 (96) and stride 32 (160). Layers and their order
-are torchvision's ``mobilenet_v2`` up to ``features.16``; its batch normalisations are folded into the
-convolutions. On photos the channels have a mean near 0 and a deviation near 0.7, so tokens need no further
-normalisation.
+A token concatenates what MobileNetV2 (Sandler et al., CVPR 2018, https://arxiv.org/abs/1801.04381) says of its
+patch at three scales: stride 8 (32 channels, averaged over 2 × 2 cells), stride 16 (96) and stride 32 (160). With
+patches of 32 pixels it holds all four cells of the two finer maps, so that a language model reads a picture of twice
+the side in as many tokens. Layers and their order are torchvision's ``mobilenet_v2`` up to ``features.16``; its batch
+normalisations are folded into the convolutions. On photos the channels have a mean near 0 and a deviation near 0.7,
+so tokens need no further normalisation.
 
 Importing this module registers the tower with ``AutoConfig`` and ``AutoModel`` as ``pose_pyramid``, which is
 what lets ``LlavaConfig(vision_config=PyramidVisionConfig())`` build, save and load it.
@@ -12,7 +13,7 @@ what lets ``LlavaConfig(vision_config=PyramidVisionConfig())`` build, save and l
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +40,8 @@ class PyramidVisionConfig(PreTrainedConfig):
     """Sizes of the tower.
 
     ``image_size`` is the side in pixels images are resized to (the tower itself takes any multiple of 32);
-    ``patch_size`` the side in pixels of a token's patch, always 16; ``fine`` how the stride-8 map is brought
-    to the token grid: ``"pool"`` averages 2 × 2 cells, ``"space_to_depth"`` keeps all four. ``hidden_size``,
-    the channels of a token, follows: 288 or 384. ``image_mean`` and ``image_std`` are what pixels in [0, 1]
-    are normalised with.
+    ``patch_size`` the side in pixels of a token's patch, 16 or 32. ``hidden_size``, the channels of a token, follows:
+    288 or 672. ``image_mean`` and ``image_std`` are what pixels in [0, 1] are normalised with.
 
     Raises ValueError on a size that the tower cannot have.
     """
@@ -52,25 +51,20 @@ class PyramidVisionConfig(PreTrainedConfig):
     image_size: int = 128
     patch_size: int = 16
     num_channels: int = 3
-    fine: Literal["pool", "space_to_depth"] = "pool"
     hidden_size: int | None = None
     image_mean: tuple[float, ...] | list[float] = (0.485, 0.456, 0.406)
     image_std: tuple[float, ...] | list[float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.fine not in ("pool", "space_to_depth"):
-            raise ValueError(f"fine must be 'pool' or 'space_to_depth', got {self.fine!r}")
+        if self.patch_size not in (16, 32):
+            raise ValueError(f"patch_size must be 16 or 32, got {self.patch_size}")
         if self.image_size <= 0 or self.image_size % 32:
             raise ValueError(f"image_size must be a positive multiple of 32, got {self.image_size}")
-        fine_channels = FINE_CHANNELS * (1 if self.fine == "pool" else 4)
-        derived = {
-            "patch_size": 16,
-            "num_channels": 3,
-            "hidden_size": fine_channels + MIDDLE_CHANNELS + COARSE_CHANNELS,
-        }
+        cells = (self.patch_size // 16) ** 2
+        derived = {"num_channels": 3, "hidden_size": cells * (FINE_CHANNELS + MIDDLE_CHANNELS) + COARSE_CHANNELS}
         for name, value in derived.items():
             if getattr(self, name) not in (None, value):
-                raise ValueError(f"{name} must be {value} with fine={self.fine!r}, got {getattr(self, name)}")
+                raise ValueError(f"{name} must be {value} with patch_size {self.patch_size}, got {getattr(self, name)}")
         self.hidden_size = derived["hidden_size"]
         super().__post_init__(**kwargs)
 
@@ -119,7 +113,7 @@ class PyramidVisionModel(PreTrainedModel):
         """Tokens of normalised images.
 
         ``pixel_values`` is (B, 3, H, W), any dtype, H and W multiples of 32. ``last_hidden_state`` is
-        (B, T, C) in the tower's dtype, with T = (H / 16)(W / 16) tokens in reading order and
+        (B, T, C) in the tower's dtype, with T = (H / patch)(W / patch) tokens in reading order and
         C = ``config.hidden_size``; it is also the one entry of ``hidden_states``. Further arguments that
         LLaVA hands to every tower are ignored.
 
@@ -143,12 +137,12 @@ class PyramidVisionModel(PreTrainedModel):
             features = block(features)
             if index in (FINE_BLOCK, MIDDLE_BLOCK, COARSE_BLOCK):
                 maps[index] = features
-        fine = maps[FINE_BLOCK]
-        pyramid = [
-            F.avg_pool2d(fine, 2) if self.config.fine == "pool" else F.pixel_unshuffle(fine, 2),
-            maps[MIDDLE_BLOCK],
-            F.interpolate(maps[COARSE_BLOCK], scale_factor=2.0, mode="nearest"),
-        ]
+        finer = torch.cat([F.avg_pool2d(maps[FINE_BLOCK], 2), maps[MIDDLE_BLOCK]], dim=1)
+        coarse = maps[COARSE_BLOCK]
+        if self.patch_size == 32:
+            pyramid = [F.pixel_unshuffle(finer, 2), coarse]
+        else:
+            pyramid = [finer, F.interpolate(coarse, scale_factor=2.0, mode="nearest")]
         return torch.cat(pyramid, dim=1).flatten(2).transpose(1, 2).contiguous()
 
     @torch.no_grad()
@@ -158,13 +152,14 @@ class PyramidVisionModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-def load_embedded_tower(dtype: torch.dtype = torch.float32) -> PyramidVisionModel:
+def load_embedded_tower(dtype: torch.dtype = torch.float32, **sizes: int) -> PyramidVisionModel:
     """The tower that comes with the package, trained on ImageNet, frozen. ``assets/NOTICE`` has its licence.
 
-    float32 reads the stored bfloat16 weights exactly; bfloat16 is faster and its tokens differ by about 5 %.
+    float32 reads the stored bfloat16 weights exactly; bfloat16 is faster and its tokens differ by about 5 %. ``sizes``:
+    ``image_size`` and ``patch_size`` other than the configuration's.
     """
     weights = load_file(EMBEDDED_TOWER / "model.safetensors")
-    tower = PyramidVisionModel(PyramidVisionConfig.from_pretrained(EMBEDDED_TOWER))
+    tower = PyramidVisionModel(PyramidVisionConfig(**sizes))
     tower.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
     return tower.eval().requires_grad_(False)
 

@@ -111,18 +111,21 @@ def test_tokens_equal_torchvision_layers_computed_one_by_one():
             assert relative_error(tokens[:, row * 6 + column], expected) < 1e-5
 
 
-def test_space_to_depth_keeps_all_four_cells_of_the_fine_map():
+def test_a_patch_of_32_pixels_holds_all_four_cells_of_the_finer_maps():
     state = fold_state_dict(random_torchvision_state())
-    pooled, full = (PyramidVisionModel(PyramidVisionConfig(fine=fine)) for fine in ("pool", "space_to_depth"))
-    pooled.load_state_dict(state)
-    full.load_state_dict(state)
-    images = synthetic_images(1, 64, 64)
+    small, large = (PyramidVisionModel(PyramidVisionConfig(patch_size=size)) for size in (16, 32))
+    small.load_state_dict(state)
+    large.load_state_dict(state)
+    images = synthetic_images(1, 64, 96)
     with torch.inference_mode():
-        pooled_tokens, full_tokens = pooled(images).last_hidden_state, full(images).last_hidden_state
-    assert (full.config.hidden_size, full_tokens.shape) == (384, (1, 16, 384))
-    averaged = full_tokens[..., :128].unflatten(-1, (32, 4)).mean(-1)
-    torch.testing.assert_close(averaged, pooled_tokens[..., :32], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(full_tokens[..., 128:], pooled_tokens[..., 32:])
+        cells, patches = small(images).last_hidden_state, large(images).last_hidden_state
+    assert (large.config.hidden_size, patches.shape) == (672, (1, 6, 672))
+    for row in range(2):
+        for column in range(3):
+            patch = patches[0, row * 3 + column]
+            inside = [cells[0, (2 * row + down) * 6 + 2 * column + right] for down in (0, 1) for right in (0, 1)]
+            torch.testing.assert_close(patch[:512].unflatten(-1, (128, 4)), torch.stack(inside, -1)[:128])
+            torch.testing.assert_close(patch[512:], inside[0][128:])
 
 
 def test_the_embedded_tower_gives_its_fixed_numbers(tower):
@@ -190,9 +193,8 @@ def test_a_wrong_shape_is_refused_with_its_numbers(tower, shape, message):
     ("fields", "message"),
     [
         ({"image_size": 100}, "image_size must be a positive multiple of 32, got 100"),
-        ({"fine": "max"}, "fine must be 'pool' or 'space_to_depth', got 'max'"),
-        ({"hidden_size": 100}, "hidden_size must be 288 with fine='pool', got 100"),
-        ({"patch_size": 14}, "patch_size must be 16"),
+        ({"hidden_size": 100}, "hidden_size must be 288 with patch_size 16, got 100"),
+        ({"patch_size": 14}, "patch_size must be 16 or 32, got 14"),
     ],
 )
 def test_a_configuration_the_tower_cannot_have_is_refused(fields, message):
@@ -201,16 +203,12 @@ def test_a_configuration_the_tower_cannot_have_is_refused(fields, message):
 
 
 def test_auto_classes_build_save_and_load_the_tower(tmp_path):
-    config = PyramidVisionConfig(image_size=64, fine="space_to_depth")
+    config = PyramidVisionConfig(image_size=64, patch_size=32)
     model = AutoModel.from_config(config).eval()
     model.save_pretrained(tmp_path)
     loaded_config = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(loaded_config, PyramidVisionConfig)
-    assert (loaded_config.image_size, loaded_config.fine, loaded_config.hidden_size) == (
-        64,
-        "space_to_depth",
-        384,
-    )
+    assert (loaded_config.image_size, loaded_config.patch_size, loaded_config.hidden_size) == (64, 32, 672)
     loaded = AutoModel.from_pretrained(tmp_path).eval()
     images = synthetic_images(1, 64, 64)
     assert torch.equal(model(images).last_hidden_state, loaded(images).last_hidden_state)

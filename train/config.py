@@ -36,6 +36,7 @@ class ModelSettings(Section):
     base_dtype: Literal["bf16", "fp32"] = "fp32"  # of the base's weights; adapters and head stay fp32
     text: dict[str, int] | str | None = None  # a new language model's sizes, or a checkpoint to build on
     vision_tower: str = "embedded"  # the tower beside ``text``
+    tower_sizes: dict[str, int] | None = None  # image_size, patch_size of the embedded tower
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
     train_projector: bool = True
     train_vision_tower: bool = False

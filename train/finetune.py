@@ -133,7 +133,11 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     settings = config.model
     if settings.text is not None:
         model, processor = checkpoint.assemble(
-            settings.text, settings.vision_tower, config.seed, pose_hidden_size=settings.pose_hidden_size
+            settings.text,
+            settings.vision_tower,
+            config.seed,
+            settings.tower_sizes,
+            pose_hidden_size=settings.pose_hidden_size,
         )
     else:
         dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
