@@ -151,7 +151,7 @@ def _with_image(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if role == "user":
             turns.append(user_message(without_marks(text), images=int(not any(t["role"] == "user" for t in turns))))
         else:
-            turns.append(assistant_message(text))
+            turns.append(assistant_message(without_marks(text, ("<image>",))))
     if not turns or turns[-1]["role"] != "user":
         raise UserError("messages: the last must be the user's")
     return turns

@@ -21,11 +21,13 @@ deviation, too narrow to reach a second mode (an object that looks alike from be
 
 
 class DecodedPose(NamedTuple):
-    """What ``PoseBins.decode`` reads: ``pose`` (…, 3) in radians, and ``spread`` (…, 3), its circular standard
-    deviation in radians, over the whole distribution of each angle (large when there is a second mode)."""
+    """What ``PoseBins.decode`` reads: ``pose`` (…, 3) in radians; ``spread`` (…, 3), the circular standard deviation
+    in radians of each angle's whole distribution (large when there is a second mode); and ``mass`` (…, 3), the
+    probability of the bins around the mode that the angle was read from."""
 
     pose: Any
     spread: Any
+    mass: Any
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class PoseBins:
         return weights / weights.sum(-1)[..., None]
 
     def decode(self, logits: Any) -> DecodedPose:
-        """The pose below bin width, and its spread, from logits (…, 3, num_bins).
+        """The pose below bin width, its spread and its mass, from logits (…, 3, num_bins).
 
         The mode is the bin with the most mass in itself and its two neighbours (a peak on a border is split
         between two bins); the angle is the circular mean over ``WINDOW_BINS`` on either side. A mean over the
@@ -86,13 +88,14 @@ class PoseBins:
         inside = xp.abs(offset) <= (WINDOW_BINS + 0.25) * self.width
         weights = xp.where(inside, probabilities, xp.zeros_like(probabilities))
         # Inside the narrow window the offsets are plain numbers: the circular mean is their mean.
-        angle = mode + (weights * offset).sum(-1) / weights.sum(-1)
+        mass = weights.sum(-1)
+        angle = mode + (weights * offset).sum(-1) / mass
         sine = (probabilities * xp.sin(centers)).sum(-1)
         cosine = (probabilities * xp.cos(centers)).sum(-1)
         # Rounding may put the resultant a hair above 1, whose logarithm has the wrong sign.
         length = xp.minimum(xp.sqrt(sine * sine + cosine * cosine), xp.ones_like(sine))
         spread = xp.sqrt(-2.0 * xp.log(xp.maximum(length, xp.full_like(length, 1e-12))))
-        return DecodedPose(canonical_pose(angle), spread)
+        return DecodedPose(canonical_pose(angle), spread, mass)
 
     def argmax(self, logits: Any) -> Any:
         """The centre of each angle's best bin, poses (…, 3): the paper's reading, kept for comparison."""

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .bins import WINDOW_BINS, PoseBins
-from .geometry import angle_difference
+from .bins import PoseBins
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ def _tree_mask(prefix: torch.Tensor, ancestors: torch.Tensor, dtype: torch.dtype
 @dataclass(frozen=True)
 class PoseReading:
     """A pose (3,) in radians read from three distributions (3, num_bins), its circular spread (3,) in radians, and
-    the model's confidence in it: the probability mass within ``WINDOW_BINS`` of it on all three angles at once."""
+    the model's confidence in it: the probability mass around it, on all three angles at once."""
 
     pose: np.ndarray
     spread: np.ndarray
@@ -140,11 +139,7 @@ def read_poses(logits: torch.Tensor) -> list[PoseReading]:
     values = logits.detach().double().cpu().numpy()
     if len(values) == 0:
         return []
-    poses, spreads = bins.decode(values)
-    probabilities = bins.probabilities(values)
-    near = np.abs(angle_difference(bins.centers, poses[..., None])) <= WINDOW_BINS * bins.width
-    confidence = (probabilities * near).sum(-1).prod(-1)
     return [
-        PoseReading(pose, spread, float(sure), distribution)
-        for pose, spread, sure, distribution in zip(poses, spreads, confidence, probabilities, strict=True)
+        PoseReading(pose, spread, float(mass.prod()), distribution)
+        for pose, spread, mass, distribution in zip(*bins.decode(values), bins.probabilities(values), strict=True)
     ]

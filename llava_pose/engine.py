@@ -138,9 +138,11 @@ class Engine:
             yield answer
         yield answer
 
-    def answer(self, messages: Sequence[dict[str, Any]], pixels: torch.Tensor) -> Answer:
+    def answer(
+        self, messages: Sequence[dict[str, Any]], pixels: torch.Tensor, max_new_tokens: int = MAX_NEW_TOKENS
+    ) -> Answer:
         """The whole answer to one conversation."""
-        *_, last = self.stream(messages, pixels)
+        *_, last = self.stream(messages, pixels, max_new_tokens)
         return last
 
     def _decode(self, tokens: list[int]) -> str:

@@ -244,6 +244,14 @@ def test_spread_is_large_for_two_modes_and_for_no_idea():
     assert BINS.decode(np.zeros((3, 40))).spread.min() > PI
 
 
+def test_mass_is_what_lies_around_the_reading():
+    sure = BINS.decode(peaked([1.0, 0.2, 6.0])).mass
+    assert sure.min() > 0.99
+    behind = BINS.decode(peaked([1.0, 0.2, 0.0], (0.45, [1.0 + PI, 0.2, 0.0]))).mass
+    assert behind[0] == pytest.approx(0.55, abs=0.01) and behind[1] > 0.99
+    np.testing.assert_allclose(BINS.decode(np.zeros((3, 40))).mass, 7 / 40)
+
+
 def test_torch_and_numpy_agree():
     pose = sphere(300)
     logits = np.random.default_rng(0).normal(size=(300, 3, 40)) * 4
@@ -254,6 +262,7 @@ def test_torch_and_numpy_agree():
         (BINS.soft_targets(tensor), BINS.soft_targets(pose)),
         (BINS.decode(other).pose, BINS.decode(logits).pose),
         (BINS.decode(other).spread, BINS.decode(logits).spread),
+        (BINS.decode(other).mass, BINS.decode(logits).mass),
         (BINS.argmax(other), BINS.argmax(logits)),
         (BINS.probabilities(other), BINS.probabilities(logits)),
     ]:
@@ -270,7 +279,7 @@ def test_float32_and_bfloat16_logits_are_taken():
 
 def test_batch_shapes_are_kept():
     decoded = BINS.decode(np.zeros((2, 5, 3, 40)))
-    assert decoded.pose.shape == decoded.spread.shape == (2, 5, 3)
+    assert decoded.pose.shape == decoded.spread.shape == decoded.mass.shape == (2, 5, 3)
     assert BINS.soft_targets(np.zeros((2, 5, 3))).shape == (2, 5, 3, 40)
     assert BINS.encode(np.zeros((2, 5, 3))).shape == (2, 5, 3)
     assert BINS.decode(torch.zeros(0, 3, 40)).pose.shape == (0, 3)
