@@ -21,7 +21,7 @@ from llava_pose.geometry import camera_center, project, rotation_matrix
 
 # Four samples of a pixel on a rotated grid: no two share a row or column.
 _SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
-_EDGE_CONTRAST = 0.1  # display value between neighbours above which a pixel is sampled four times
+_EDGE_CONTRAST = 0.2  # display value between neighbours above which a pixel is sampled four times
 _DEVICE = rtcore.EmbreeDevice()
 
 

@@ -160,11 +160,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     catalog, mesh_digest = make_catalog(arguments)
     open_folder(arguments, list(catalog.counts), mesh_digest)
     job = Job(arguments.out, arguments.seed, arguments.size, catalog)
+    # Number by number through all categories, so that shapes are reused soon and a part of the set is balanced.
     tasks = [
         Task(category, split, number)
-        for category, counts in catalog.counts.items()
         for split in SPLITS
-        for number in range(counts[split])
+        for number in range(max(counts[split] for counts in catalog.counts.values()))
+        for category, counts in catalog.counts.items()
+        if number < counts[split]
     ]
     try:
         render_all(job, tasks, arguments.workers)

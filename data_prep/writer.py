@@ -16,6 +16,7 @@ from data_prep.scenes import Member, Picture, draw_picture
 from data_prep.shapes.mesh import off_text
 
 _KEPT_SHAPES = 192  # traced shapes a process keeps, about half a megabyte each
+_NEAR = 4  # how many numbers around an image's own its other objects are drawn from
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ class Writer:
 
         def draw_other(rng: np.random.Generator) -> Member:
             category = choices[rng.integers(len(choices))]
-            return self._member(category, int(rng.choice(pool(category, task.split))))
+            indices = pool(category, task.split)
+            # A number near the primary's own: such shapes are likely to be traced already.
+            return self._member(category, indices[(task.number + int(rng.integers(_NEAR))) % len(indices)])
 
         picture = draw_picture(rng, primary, draw_other, job.size)
         return picture, int(rng.integers(72, 96))
