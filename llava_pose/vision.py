@@ -152,14 +152,16 @@ class PyramidVisionModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-def load_embedded_tower(dtype: torch.dtype = torch.float32, **sizes: int) -> PyramidVisionModel:
+def load_embedded_tower(
+    dtype: torch.dtype = torch.float32, image_size: int = 128, patch_size: int = 16
+) -> PyramidVisionModel:
     """The tower that comes with the package, trained on ImageNet, frozen. ``assets/NOTICE`` has its licence.
 
-    float32 reads the stored bfloat16 weights exactly; bfloat16 is faster and its tokens differ by about 5 %. ``sizes``:
-    ``image_size`` and ``patch_size`` other than the configuration's.
+    float32 reads the stored bfloat16 weights exactly; bfloat16 is faster and its tokens differ by about 5 %. The sizes
+    are ``PyramidVisionConfig``'s.
     """
     weights = load_file(EMBEDDED_TOWER / "model.safetensors")
-    tower = PyramidVisionModel(PyramidVisionConfig(**sizes))
+    tower = PyramidVisionModel(PyramidVisionConfig(image_size=image_size, patch_size=patch_size))
     tower.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
     return tower.eval().requires_grad_(False)
 
