@@ -42,31 +42,36 @@ TOKENIZER_SIZE = 1024
 LlavaPair = tuple[LlavaPoseForConditionalGeneration, LlavaPoseProcessor]
 
 
-def load(path: str | Path, dtype: torch.dtype | None = None, **kwargs: Any) -> LlavaPair:
+def load(
+    path: str | Path, dtype: torch.dtype | None = None, head: Mapping[str, int] | None = None, **kwargs: Any
+) -> LlavaPair:
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
     ``path``: a folder, a hub name, or "embedded". ``dtype``: float32 when left out; the pose head stays float32
-    whatever it is. ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
+    whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (one of
+    ours has its own). ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
 
     Raises:
         UserError: the folder does not exist, is no model folder, or holds a model of another kind.
     """
     name = model_source(path)
     folder = Path(name)
-    if (folder / "adapter_config.json").is_file():
-        return _load_adapter(folder, dtype, **kwargs)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a model folder or reachable hub name: {_first_line(error)}") from error
-    if config.model_type == LlavaPoseConfig.model_type:
+    if (folder / "adapter_config.json").is_file():
+        model, processor = _load_adapter(folder, config, dtype, **kwargs)
+    elif config.model_type == LlavaPoseConfig.model_type:
         model, processor = _load_ours(name, config, dtype, **kwargs)
     elif config.model_type == "llava":
-        model, processor = _load_released(name, config, dtype, **kwargs)
+        model, processor = _load_released(name, config, dtype, head or {}, **kwargs)
     else:
         raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
     # Loaded in half precision with the rest, the head goes back to float32: see PoseHead.
     model.pose_head.float()
+    # What an adapter trained on this model will name as its base.
+    model.name_or_path = EMBEDDED if str(path) == EMBEDDED else str(folder.resolve()) if folder.is_dir() else name
     return model.eval(), processor
 
 
@@ -88,18 +93,19 @@ def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any)
         **kwargs,
     )
     _check_complete(name, info, allowed=())
-    model.name_or_path = name
     return model, processor
 
 
-def _load_released(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+def _load_released(
+    name: str, config: Any, dtype: torch.dtype | None, head: Mapping[str, int], **kwargs: Any
+) -> LlavaPair:
     processor = _from_pretrained(LlavaPoseProcessor, name)
     _complete_processor(processor, config)
     token_id = add_pose_token(processor.tokenizer)
     model, info = _from_pretrained(
         LlavaPoseForConditionalGeneration,
         name,
-        config=LlavaPoseConfig.from_llava(config, pose_token_id=token_id),
+        config=LlavaPoseConfig.from_llava(config, pose_token_id=token_id, **head),
         dtype=dtype or torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused by _check_complete, by name
@@ -110,23 +116,23 @@ def _load_released(name: str, config: Any, dtype: torch.dtype | None, **kwargs: 
     return model, processor
 
 
-def _load_adapter(folder: Path, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+def _load_adapter(folder: Path, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
     from peft import PeftModel
 
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = settings.get("base_model_name_or_path")
     if not base:
         raise UserError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing")
-    model, _ = load(base, dtype, **kwargs)
+    head = {field: getattr(config, field) for field in ("pose_bins", "pose_hidden_size")}
+    model, _ = load(base, dtype, head, **kwargs)
     processor = _from_pretrained(LlavaPoseProcessor, str(folder))
-    config = AutoConfig.from_pretrained(folder)
     for field in ("pose_token_id", "pose_loss_weight", "pose_target_deviation", "pose_categories"):
         setattr(model.config, field, getattr(config, field))
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{folder}: the adapter does not fit its base {base}: {_first_line(error)}") from error
-    return merged.eval(), processor
+    return merged, processor
 
 
 def assemble(
@@ -233,6 +239,9 @@ def save(
         model.save_pretrained(partial, state_dict=weights)
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
+        for file in partial.iterdir():
+            # safetensors writes for its owner alone; a model folder is read by whoever may read its other files.
+            file.chmod(0o666 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)
@@ -247,6 +256,12 @@ def _weights(name: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{name}: model.safetensors cannot be read: {_first_line(error)}") from error
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _tower_weights() -> dict[str, torch.Tensor]:
     state = vision.load_embedded_tower().state_dict()
     return {f"model.vision_tower.{name}": value for name, value in state.items()}
@@ -254,7 +269,10 @@ def _tower_weights() -> dict[str, torch.Tensor]:
 
 def _tower(source: str, sizes: Mapping[str, int]) -> tuple[Any, str]:
     if source == EMBEDDED:
-        return vision.load_embedded_tower(**sizes), EMBEDDED
+        try:
+            return vision.load_embedded_tower(**dict[str, Any](sizes)), EMBEDDED
+        except (TypeError, ValueError) as error:
+            raise UserError(f"tower_sizes: {dict(sizes)}: {error}") from error
     if sizes:
         raise UserError(f"tower_sizes: {dict(sizes)}: only the embedded tower's sizes can be chosen")
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)

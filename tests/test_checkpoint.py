@@ -283,6 +283,31 @@ def test_an_adapter_merged_and_saved_is_a_full_model(released, tmp_path):
     assert_equal_outputs(outputs_of(full, its_processor), outputs_of(adapted, processor), rtol=1e-4, atol=1e-4)
 
 
+def test_an_adapter_trained_on_an_adapter_keeps_both(released, tmp_path):
+    trained_adapter(released[1], tmp_path / "first")
+    second, processor = trained_adapter(tmp_path / "first", tmp_path / "second")
+    merged, its_processor = checkpoint.load(tmp_path / "second")
+    assert_equal_outputs(outputs_of(merged, its_processor), outputs_of(second, processor), rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_finds_its_base_from_any_working_directory(released, tmp_path, monkeypatch):
+    shutil.copytree(released[1], tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    trained_adapter("base", "adapter")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    checkpoint.load(tmp_path / "adapter")
+
+
+def test_an_adapter_keeps_the_size_of_the_head_that_its_base_gained(released, tmp_path):
+    model, processor = checkpoint.load(released[1], head={"pose_hidden_size": 24, "pose_bins": 36})
+    model.requires_grad_(False)
+    checkpoint.save(add_lora(model, lora_config(released[1])), processor, tmp_path / "adapter")
+    merged, _ = checkpoint.load(tmp_path / "adapter")
+    assert (merged.pose_head.linear_1.out_features, merged.pose_head.num_bins) == (24, 36)
+    assert torch.equal(merged.pose_head.linear_2.weight, model.pose_head.linear_2.weight)
+
+
 def test_an_adapter_whose_base_is_gone_is_refused_by_name(released, tmp_path):
     shutil.copytree(released[1], tmp_path / "base")
     trained_adapter(tmp_path / "base", tmp_path / "adapter")

@@ -17,6 +17,8 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from llava_pose.errors import UserError
+
 WEIGHTS = "trained.safetensors"
 
 
@@ -25,10 +27,12 @@ def handle_weights(accelerator: Accelerator, model: Any) -> None:
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
 
     def save_weights(models: list[Any], weights: list[Any], folder: str) -> None:
-        while weights:
-            state = {name: value.contiguous() for name, value in weights.pop().items() if name in trained}
-            if accelerator.is_main_process:
-                save_file(state, os.path.join(folder, WEIGHTS))
+        # Not what is handed in: on several processes its names begin with "module.".
+        state = accelerator.unwrap_model(models[0]).state_dict() if weights else {}
+        weights.clear()
+        if state and accelerator.is_main_process:
+            state = {name: value.contiguous() for name, value in state.items() if name in trained}
+            save_file(state, os.path.join(folder, WEIGHTS))
 
     def load_weights(models: list[Any], folder: str) -> None:
         if not os.path.exists(os.path.join(folder, WEIGHTS)):
@@ -36,7 +40,7 @@ def handle_weights(accelerator: Accelerator, model: Any) -> None:
         while models:
             state = load_file(os.path.join(folder, WEIGHTS))
             if set(state) != trained:
-                raise ValueError(f"{folder}: {WEIGHTS} holds other weights than this run trains")
+                raise UserError(f"{folder}: {WEIGHTS} holds other weights than this configuration trains")
             accelerator.unwrap_model(models.pop()).load_state_dict(state, strict=False)
 
     accelerator.register_save_state_pre_hook(save_weights)

@@ -16,7 +16,7 @@ from llava_pose.errors import UserError
 class Section(BaseModel):
     """A part of the configuration: an unknown key or a value of another type is refused by name."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class LoraSettings(Section):
@@ -40,7 +40,7 @@ class ModelSettings(Section):
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
     train_projector: bool = True
     train_vision_tower: bool = False
-    pose_hidden_size: int = Field(512, ge=1)
+    pose_hidden_size: int | None = Field(None, ge=1)  # of a new head; None: 512, or that of a base that has a head
     pose_loss_weight: float = Field(1.0, ge=0)
     pose_target_deviation: float = Field(1.0, ge=0)  # bins; 0 is the paper's hard cross-entropy
 
@@ -48,6 +48,12 @@ class ModelSettings(Section):
     def _one_origin(self) -> ModelSettings:
         if (self.base is None) == (self.text is None):
             raise ValueError("give either base (a model to finetune) or text (a language model to build on)")
+        if self.lora is not None and self.base is None:
+            raise ValueError("lora needs base: an adapter names the model it belongs to, and that must be on disk")
+        if self.lora is not None and self.train_vision_tower:
+            raise ValueError("lora cannot be with train_vision_tower: an adapter would not hold the tower")
+        if self.lora is None and self.base_dtype != "fp32":
+            raise ValueError("base_dtype bf16 needs lora: updates of half-precision weights are rounded away")
         return self
 
 
@@ -141,7 +147,11 @@ def _apply(values: dict[str, Any], override: str) -> None:
 def _describe(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    known = f"; known keys: {', '.join(TrainConfig.model_fields)}" if first["type"] == "extra_forbidden" else ""
+    known = ""
+    if first["type"] == "extra_forbidden":
+        sections: dict[str, type[Section]] = {"model": ModelSettings, "lora": LoraSettings}
+        outer = str(first["loc"][-2]) if len(first["loc"]) > 1 else ""
+        known = f"; known keys: {', '.join(sections.get(outer, TrainConfig).model_fields)}"
     value = "" if first["type"] == "missing" else f" (got {first['input']!r})"
     message = "unknown key" if known else first["msg"]
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""

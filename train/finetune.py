@@ -79,6 +79,8 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         batch_sampler=batches,
         collate_fn=rows.collate,
         num_workers=config.workers,
+        # Its own, or making the loader would draw from the random state that a checkpoint has just restored.
+        generator=torch.Generator(),
         pin_memory=accelerator.device.type == "cuda",
     )
     progress = tqdm(
@@ -88,7 +90,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         unit="step",
         disable=not accelerator.is_local_main_process,
     )
-    iterator, log = iter(loader), Log(accelerator, run, config)
+    iterator, log = iter(loader), Log(accelerator, run, config, step)
     model.train()
     while step < config.steps:
         losses = train_step(accelerator, model, optimizer, iterator, batches.accumulation, config, step)
@@ -137,11 +139,14 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
             settings.vision_tower,
             config.seed,
             settings.tower_sizes,
-            pose_hidden_size=settings.pose_hidden_size,
+            pose_hidden_size=settings.pose_hidden_size or 512,
         )
     else:
         dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
-        model, processor = checkpoint.load(settings.base or "", dtype)
+        size = settings.pose_hidden_size
+        model, processor = checkpoint.load(settings.base or "", dtype, {"pose_hidden_size": size} if size else None)
+        if size not in (None, model.config.pose_hidden_size):
+            raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
     model.config.pose_loss_weight = settings.pose_loss_weight
     model.config.pose_target_deviation = settings.pose_target_deviation
     model.requires_grad_(settings.lora is None)

@@ -15,11 +15,19 @@ from .schedule import learning_rate_factor
 
 
 class Log:
-    """Losses and scores to log.jsonl, the trackers and the progress bar."""
+    """Losses and scores to log.jsonl, the trackers and the progress bar.
 
-    def __init__(self, accelerator: Accelerator, run: Path, config: TrainConfig):
+    A run that goes on from ``step`` first drops what an earlier one logged beyond it: those steps come again.
+    """
+
+    def __init__(self, accelerator: Accelerator, run: Path, config: TrainConfig, step: int):
         self.accelerator, self.config = accelerator, config
         self.file = run / "log.jsonl"
+        if accelerator.is_main_process and self.file.exists():
+            lines = self.file.read_text(encoding="utf-8").splitlines()
+            # The last line of a killed run may be cut short, and is then beyond the checkpoint.
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+            self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self.sums: dict[str, float] = {}
         self.steps, self.since = 0, time.perf_counter()
 
