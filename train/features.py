@@ -90,6 +90,10 @@ def _digest(model: Any, processor: Any, data: Any) -> str:
         config.vision_config.to_json_string(),
     ]
     digest.update(json.dumps(settings).encode())
-    for image in data.data.column("image").to_pylist():
-        digest.update(hashlib.sha256(image["bytes"]).digest())
+    # Through the rows, and not the table behind them: a selection of rows is another data set. In parts, because the
+    # images of a large one do not fit into memory.
+    stored = data.with_format("arrow").select_columns(["image"])
+    for start in range(0, len(data), BATCH):
+        for image in stored[start : start + BATCH]["image"].to_pylist():
+            digest.update(hashlib.sha256(image["bytes"]).digest())
     return digest.hexdigest()[:32]
