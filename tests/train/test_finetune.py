@@ -1,0 +1,207 @@
+"""Runs of a few steps through the script's own main: what they learn, what they leave, what they refuse."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from llava_pose import LlavaPose, checkpoint
+from llava_pose.errors import UserError
+from train import finetune
+from train.config import TrainConfig, load_config
+from train.finetune import build_model, parameter_groups
+from train.schedule import learning_rate_factor
+
+ROOT = Path(__file__).parents[2]
+
+
+def log_of(run, key="loss"):
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line[key] for line in lines if key in line}
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(run):
+    folder = run("first", steps=30, eval_every=10, save_every=10, keep_checkpoints=1, learning_rate=0.01)
+    losses = log_of(folder)
+    assert list(losses) == list(range(1, 31))
+    assert sum(losses[step] for step in range(26, 31)) < 0.6 * sum(losses[step] for step in range(1, 6))
+    assert log_of(folder, "pose_loss")[30] < log_of(folder, "pose_loss")[1]
+    assert list(log_of(folder, "val_acc_pi_6")) == [10, 20, 30]
+    assert [path.name for path in sorted(folder.glob("checkpoint-*"))] == ["checkpoint-0000020"]
+    assert not list(folder.glob(".partial*"))
+    assert load_config(folder / "config.yaml").steps == 30
+    assert list((folder / "logs").rglob("events*")), "TensorBoard"
+    model = LlavaPose.from_pretrained(folder / "final")
+    assert model.categories == ["bicycle", "boat", "car", "sofa"]
+    (found,) = model.predict([Image.new("RGB", (60, 40), "red")])
+    assert found.category in model.categories and 0 <= found.confidence <= 1
+    assert model.engine.model.config.tower_source == "embedded"
+    assert not [name for name in load_file(folder / "final" / "model.safetensors") if "vision_tower" in name]
+
+
+def test_a_run_without_cached_features_learns_the_same(run):
+    cached = log_of(run("cached", steps=3))
+    direct = log_of(run("direct", steps=3, cache_features=False, workers=1))
+    for step, loss in cached.items():
+        assert direct[step] == pytest.approx(loss, rel=2e-3)
+
+
+def test_lora_on_a_released_checkpoint_in_half_precision(run, released):
+    model = {
+        "base": str(released[1]),
+        "base_dtype": "bf16",
+        "lora": {"rank": 4, "alpha": 8},
+        "pose_hidden_size": 24,
+    }
+    folder = run("lora", model=model, cache_features=False, precision="bf16", steps=8, learning_rate=0.01)
+    losses = log_of(folder)
+    assert losses[8] < losses[1]
+    names = {path.name for path in (folder / "final").iterdir()}
+    assert "adapter_model.safetensors" in names and "model.safetensors" not in names
+    model, _ = checkpoint.load(folder / "final")
+    assert model.pose_head.linear_1.out_features == 24
+    assert model.config.pose_categories == ["bicycle", "boat", "car", "sofa"]
+
+
+@pytest.mark.parametrize(
+    "settings, trained",
+    [
+        ({}, {"language_model", "multi_modal_projector", "lm_head", "pose_head"}),
+        ({"train_projector": False}, {"language_model", "lm_head", "pose_head"}),
+        (
+            {"train_vision_tower": True},
+            {"language_model", "multi_modal_projector", "lm_head", "pose_head", "vision_tower"},
+        ),
+    ],
+)
+def test_what_is_trained_is_what_the_configuration_says(recipe, tmp_path, settings, trained):
+    values = recipe(tmp_path, cache_features=False)
+    model, _ = build_model(TrainConfig.model_validate({**values, "model": {**values["model"], **settings}}))
+    found = {
+        part
+        for name, value in model.named_parameters()
+        for part in ("language_model", "multi_modal_projector", "lm_head", "pose_head", "vision_tower")
+        if part in name and value.requires_grad
+    }
+    assert found == trained
+
+
+def test_a_trained_tower_is_saved_with_the_model(run, recipe, tmp_path):
+    values = recipe(tmp_path)["model"]
+    folder = run("tower", model={**values, "train_vision_tower": True}, cache_features=False, steps=2)
+    weights = load_file(folder / "final" / "model.safetensors")
+    before = checkpoint.assemble(values["text"])[0].model.vision_tower.stem.weight
+    model, _ = checkpoint.load(folder / "final")
+    assert any("vision_tower" in name for name in weights)
+    assert not torch.equal(model.model.vision_tower.stem.weight, before)
+
+
+def test_projector_and_head_have_their_own_learning_rate(recipe, tmp_path):
+    config = TrainConfig.model_validate(recipe(tmp_path, learning_rate=0.001, head_learning_rate=0.1))
+    model, _ = build_model(config)
+    rest, new = parameter_groups(model, config)
+    assert (rest["peak_lr"], new["peak_lr"]) == (0.001, 0.1)
+    names = {id(value): name for name, value in model.named_parameters()}
+    assert {names[id(value)].split(".")[0] for value in new["params"]} == {"pose_head", "model"}
+    assert all("pose_head" in names[id(value)] or "projector" in names[id(value)] for value in new["params"])
+    assert len(rest["params"]) + len(new["params"]) == sum(value.requires_grad for value in model.parameters())
+
+
+def test_the_learning_rate_warms_up_and_falls(recipe, tmp_path):
+    def factors(schedule):
+        config = TrainConfig.model_validate(recipe(tmp_path, steps=10, warmup_steps=2, schedule=schedule))
+        return [round(learning_rate_factor(step, config), 4) for step in range(10)]
+
+    assert factors("linear") == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert factors("constant_with_warmup") == [0.5] + [1.0] * 9
+    assert factors("cosine")[2:7:2] == [1.0, 0.8536, 0.5]
+
+
+# What is refused
+
+
+def test_a_folder_that_holds_a_run_is_left_alone_without_resume(run):
+    folder = run("taken", steps=1)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(UserError, match="taken: holds a run already; give --resume"):
+        run("taken", steps=1)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "settings, match",
+    [
+        (
+            {"batch_size": 6, "micro_batch_size": 4},
+            "batch_size: 6 does not divide into 1 processes of micro_batch_size 4",
+        ),
+        ({"data": ["nowhere"]}, "nowhere: data folder does not exist"),
+        ({"model": {"base": "./nowhere"}}, "nowhere: no such model folder"),
+        (
+            {"model": {"text": {"hidden_size": 32}, "train_vision_tower": True}},
+            "cache_features: a trained vision tower",
+        ),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_made(run, tmp_path, settings, match):
+    with pytest.raises(UserError, match=match):
+        run("wrong", **settings)
+    assert not list(tmp_path.glob("wrong/*"))
+
+
+def test_a_head_size_that_a_base_with_a_head_does_not_have_is_refused(run, tiny_model_dir):
+    with pytest.raises(UserError, match="pose_hidden_size: 64, but the base's head has 512"):
+        run("wrong", model={"base": str(tiny_model_dir), "pose_hidden_size": 64})
+
+
+def test_a_data_folder_without_a_val_split_is_refused(run, data_dir, tmp_path):
+    (tmp_path / "half").mkdir()
+    for shard in data_dir.glob("train-*"):
+        shutil.copy(shard, tmp_path / "half")
+    with pytest.raises(UserError, match="half: no split 'val'"):
+        run("wrong", data=[str(tmp_path / "half")])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(run, monkeypatch):
+    build = finetune.build_model
+
+    def broken(config):
+        model, processor = build(config)
+        with torch.no_grad():
+            model.lm_head.weight.fill_(float("nan"))
+        return model, processor
+
+    monkeypatch.setattr(finetune, "build_model", broken)
+    with pytest.raises(UserError, match="step 1: loss is nan on samples 0 to 3"):
+        run("nan")
+
+
+def test_resuming_with_another_configurations_weights_is_refused(run, recipe, tmp_path):
+    run("changed", steps=2, save_every=1)
+    shutil.rmtree(tmp_path / "changed" / "final")
+    values = recipe(tmp_path)["model"]
+    with pytest.raises(UserError, match="holds other weights than this configuration trains"):
+        run("changed", "--resume", steps=3, model={**values, "train_projector": False})
+
+
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(recipe, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(tmp_path / "run")))
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "train" / "finetune.py"), "--config", str(path), "stepz=5"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {path}: stepz: unknown key (got 5)") and result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
