@@ -21,9 +21,14 @@ def make_accelerator(**kwargs: Any) -> Accelerator:
     if not torch.cuda.is_available():
         # accelerate imports DeepSpeed where it is installed; told the device, it does not complain about its absence.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if several and not torch.cuda.is_available() else []
-    accelerator = Accelerator(kwargs_handlers=handlers, **kwargs)
-    if several and accelerator.num_processes != int(os.environ["WORLD_SIZE"]):
-        raise RuntimeError(f"{os.environ['WORLD_SIZE']} processes were launched, {accelerator.num_processes} met")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    on_cpu = processes > 1 and not torch.cuda.is_available()
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    # Without the word, several processes on a CPU would meet and yet each train a model of its own. DeepSpeed has its
+    # own way to a CPU, and refuses the word.
+    deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    accelerator = Accelerator(cpu=on_cpu and not deepspeed, kwargs_handlers=handlers, **kwargs)
+    together = accelerator.reduce(torch.ones((), device=accelerator.device), "sum").item()
+    if together != processes:
+        raise RuntimeError(f"{processes} processes were launched, but {together:.0f} work together")
     return accelerator
