@@ -64,10 +64,12 @@ def naming_messages() -> list[dict[str, Any]]:
     return [user_message(NAMING_QUESTION, images=1)]
 
 
-def training_conversation(record: PosedImage, rng: np.random.Generator) -> Conversation:
+def training_conversation(
+    record: PosedImage, rng: np.random.Generator, with_question: bool | None = None
+) -> Conversation:
     """A random conversation of one or two turns about a record, every answer holding ``<pose>``.
 
-    One object is named, several are told in a caption (the record's; where a flip emptied it or there is none, a plain
+    ``with_question``: whether it has two (drawn when left out). One object is named, several are told in a caption (the record's; where a flip emptied it or there is none, a plain
     one); a question about facing, side or turn of an object that is alone in its category goes before or after. Raises
     ValueError when the record has no object.
     """
@@ -80,7 +82,7 @@ def training_conversation(record: PosedImage, rng: np.random.Generator) -> Conve
         turns = [_caption_turn(record, rng)]
     categories = [item.category for item in record.objects]
     alone = [item for item in record.objects if categories.count(item.category) == 1]
-    if alone and rng.random() < 0.6:
+    if alone and (rng.random() < 0.6 if with_question is None else with_question):
         question = _question_turn(alone[rng.integers(len(alone))], rng)
         turns.insert(0 if rng.random() < 0.25 else 1, question)
     return _conversation(turns)

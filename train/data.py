@@ -21,6 +21,10 @@ from llava_pose.scene import PosedImage
 from .features import FeatureCache
 
 
+NEIGHBOURS = 16
+"""Samples in a row that have as many turns as each other."""
+
+
 @dataclass(frozen=True)
 class Split:
     """A ``datasets`` split and, where the tower's features are cached, those."""
@@ -32,8 +36,8 @@ class Split:
 class TrainingRows(torch.utils.data.Dataset):
     """Samples by their number in the run, over the given splits laid end to end, shuffled anew each epoch."""
 
-    def __init__(self, splits: Sequence[Split], processor: Any, seed: int, flip: bool):
-        self.processor, self.seed, self.flip = processor, seed, flip
+    def __init__(self, splits: Sequence[Split], processor: Any, seed: int, flip: bool, question_share: float = 0.5):
+        self.processor, self.seed, self.flip, self.question_share = processor, seed, flip, question_share
         self.splits = list(splits)
         self._places = [(which, row) for which, split in enumerate(splits) for row in range(len(split.data))]
         # With cached features a row's image is never looked at: the records are small and kept at hand.
@@ -53,7 +57,9 @@ class TrainingRows(torch.utils.data.Dataset):
         mirrored = self.flip and rng.random() < 0.5
         record = self._records[which][row] if split.cache else PosedImage.from_row(split.data[row])
         record = record.mirrored() if mirrored else record
-        talk = training_conversation(record, rng)
+        # Neighbours have as many turns as each other: a batch of them holds little padding.
+        neighbours = np.random.default_rng([self.seed, 2, number // NEIGHBOURS])
+        talk = training_conversation(record, rng, bool(neighbours.random() < self.question_share))
         ids, labels = self.processor.encode(talk.messages)
         marks = int((ids == self.processor.pose_token_id).sum())
         if marks != len(talk.poses):

@@ -61,7 +61,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     if accelerator.is_main_process:
         save_config(config, run / "config.yaml")
         accelerator.print(describe_size(model, len(rows), config))
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, config.adam_beta2))
+    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, config.adam_beta2), fused=True)
     handle_weights(accelerator, model)
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.init_trackers("logs")
@@ -192,7 +192,7 @@ def training_rows(
             show = accelerator.is_local_main_process
             caches = [FeatureCache(build_feature_cache(model, processor, data, folder, show)) for data in splits]
     pairs = [Split(data, cache) for data, cache in zip(splits, caches, strict=True)]
-    return TrainingRows(pairs, processor, config.seed, config.flip)
+    return TrainingRows(pairs, processor, config.seed, config.flip, config.question_share)
 
 
 def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
