@@ -109,9 +109,9 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
 
 def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     """The accelerator, after checking that the batch divides over its processes."""
-    accelerator = make_accelerator(
-        mixed_precision="bf16" if config.precision == "bf16" else "no", log_with="tensorboard", project_dir=run
-    )
+    # Half precision is an autocast of train_step's own. Accelerate's would have DeepSpeed turn every weight into bf16,
+    # the pose head's and the adapters' too.
+    accelerator = make_accelerator(mixed_precision="no", log_with="tensorboard", project_dir=run)
     share = config.micro_batch_size * accelerator.num_processes
     if config.batch_size % share:
         raise UserError(
@@ -124,6 +124,13 @@ def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=config.micro_batch_size,
             gradient_accumulation_steps=config.batch_size // share,
+            gradient_clipping=config.max_grad_norm,
+            # No module in the list: gradients are then summed over the processes in fp32.
+            torch_autocast={
+                "enabled": config.precision == "bf16",
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],
+            },
         )
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
@@ -230,7 +237,8 @@ def train_step(
     parts = torch.zeros(3, device=accelerator.device)
     for batch in micro:
         with accelerator.accumulate(model):
-            outputs = model(**batch, use_cache=False, num_items_in_batch=tokens, num_poses_in_batch=poses)
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                outputs = model(**batch, use_cache=False, num_items_in_batch=tokens, num_poses_in_batch=poses)
             # The losses are shares of the whole step's; accelerate averages over micro batches and processes.
             accelerator.backward(outputs.loss * accumulation * accelerator.num_processes)
             if accelerator.sync_gradients:
