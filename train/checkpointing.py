@@ -55,9 +55,7 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial), exclude_frozen_parameters=True) if _deepspeed(
-        accelerator
-    ) else accelerator.save_state(str(partial))
+    accelerator.save_state(str(partial), **({"exclude_frozen_parameters": True} if _deepspeed(accelerator) else {}))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / "progress.json").write_text(json.dumps({"step": step}), encoding="utf-8")
@@ -74,7 +72,8 @@ def load_checkpoint(accelerator: Accelerator, run: Path) -> int:
     found = checkpoints(run)
     if not found:
         return 0
-    accelerator.load_state(str(found[-1]))
+    # The frozen weights are not in it.
+    accelerator.load_state(str(found[-1]), **({"load_module_strict": False} if _deepspeed(accelerator) else {}))
     return int(json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))["step"])
 
 
