@@ -105,7 +105,8 @@ def score_names(model: Any, prefill: Prefill, trie: NameTrie) -> NameScores:
     vocabulary = model.lm_head(states[:, rows]).float()
     log_probabilities = vocabulary.log_softmax(-1)
     node_scores = log_probabilities[:, where, trie.tokens]
-    return NameScores(node_scores @ trie.paths.T.to(node_scores.dtype), hidden[:, trie.ends])
+    # A plain sum, since an autocast would take a matrix product in half precision.
+    return NameScores((node_scores[:, None] * trie.paths).sum(-1), hidden[:, trie.ends])
 
 
 def _tree_mask(prefix: torch.Tensor, ancestors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -257,6 +257,14 @@ def test_an_adapter_trains_the_language_model_the_head_the_projector_and_the_row
     assert [value.shape for value in tokens] == [(1, 32), (1, 32)]
 
 
+def test_what_is_trained_on_a_base_in_half_precision_is_float32(released):
+    model, _ = checkpoint.load(released[1], torch.bfloat16)
+    adapted = add_lora(model.requires_grad_(False), lora_config(released[1]))
+    trained = {value.dtype for value in adapted.parameters() if value.requires_grad}
+    frozen = {value.dtype for name, value in adapted.named_parameters() if not value.requires_grad}
+    assert trained == {torch.float32} and torch.bfloat16 in frozen
+
+
 def test_an_adapter_file_is_small_and_holds_no_vocabulary(released, tmp_path):
     trained_adapter(released[1], tmp_path / "adapter")
     weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")

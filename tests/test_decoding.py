@@ -93,6 +93,13 @@ def test_prompts_of_different_lengths_in_a_batch_score_as_alone(engine):
             torch.testing.assert_close(together.pose_hidden[row], alone.pose_hidden[0], rtol=1e-4, atol=1e-4)
 
 
+def test_scores_are_float32_under_autocast(engine):
+    pixels, trie = pixels_for(engine, 1), engine.name_trie(CATEGORIES)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        scores = score_names(engine.model, engine.prefill([messages_of(QUESTIONS[0])], pixels), trie)
+    assert scores.log_probabilities.dtype == torch.float32
+
+
 def test_the_order_of_the_names_does_not_matter(engine):
     pixels = pixels_for(engine, 1)
 

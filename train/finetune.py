@@ -182,7 +182,12 @@ def add_lora(model: Any, config: TrainConfig) -> Any:
         trainable_token_indices={"embed_tokens": token, "lm_head": token},
         modules_to_save=["pose_head", *(["multi_modal_projector"] if config.model.train_projector else [])],
     )
-    return get_peft_model(model, peft_config)
+    adapted = get_peft_model(model, peft_config)
+    # On a base in half precision PEFT leaves the saved modules in it, where small updates would be rounded away.
+    for value in adapted.parameters():
+        if value.requires_grad:
+            value.data = value.data.float()
+    return adapted
 
 
 def training_rows(
@@ -267,7 +272,9 @@ def evaluate(
     categories = sorted({data["objects"][row][0]["category"] for data, row in single})
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     records = (PosedImage.from_row(data[row]) for data, row in mine)
-    lines = gather_object(list(predict_records(engine, records, categories, batch_size=32)))
+    with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        lines = list(predict_records(engine, records, categories, batch_size=32))
+    lines = gather_object(lines)
     model.train()
     average = score(lines)["joint"]["average"]
     return {f"val_{name}": float(value) for name, value in average.items()}
