@@ -1,0 +1,193 @@
+"""What must hold from run to run: the split of a batch, a kill, a resume, the number of processes change nothing."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from train import checkpointing, finetune
+
+ROOT = Path(__file__).parents[2]
+
+
+def weights_of(folder):
+    (file,) = (folder / name for name in ("model.safetensors", "adapter_model.safetensors") if (folder / name).exists())
+    return load_file(file)
+
+
+def assert_equal_weights(first, second, **tolerance):
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if tolerance:
+            torch.testing.assert_close(second[name], value, **tolerance, msg=name)
+        else:
+            assert torch.equal(second[name], value), name
+
+
+def lora(released):
+    # Dropout, so that the random state counts.
+    return {
+        "model": {"base": str(released[1]), "lora": {"rank": 4, "alpha": 8, "dropout": 0.3}, "pose_hidden_size": 24},
+        "cache_features": False,
+        "precision": "fp32",
+    }
+
+
+def die_in_step(number):
+    """A train_step that is killed in the step after ``number`` of them."""
+    done = []
+    step = finetune.train_step
+
+    def dying(*arguments):
+        if len(done) == number:
+            raise KeyboardInterrupt
+        done.append(step(*arguments))
+        return done[-1]
+
+    return dying
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("killed_after", [3, 4])
+def test_a_run_that_was_killed_resumes_to_the_same_bits(run, released, monkeypatch, kind, killed_after):
+    settings = {"steps": 6, "save_every": 2, "eval_every": 3, "warmup_steps": 2}
+    settings |= lora(released) if kind == "lora" else {"precision": "bf16"}
+    whole = run("whole", **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train_step", die_in_step(killed_after))
+        with pytest.raises(KeyboardInterrupt):
+            run("killed", **settings)
+    killed = whole.parent / "killed"
+    assert not (killed / "final").exists()
+    assert checkpointing.checkpoints(killed)[-1].name == f"checkpoint-000000{killed_after // 2 * 2}"
+    run("killed", "--resume", **settings)
+    assert_equal_weights(whole / "final", killed / "final")
+    times = {"samples_per_second"}
+    lines = [[json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (whole, killed)]
+    for first, second in zip(*lines, strict=True):
+        assert {k: v for k, v in first.items() if k not in times} == {k: v for k, v in second.items() if k not in times}
+
+
+def test_a_run_that_was_killed_while_saving_resumes_from_the_checkpoint_before(run, monkeypatch):
+    whole = run("whole", steps=5, save_every=2)
+    saved = []
+
+    def cut(folder):
+        saved.append(folder)
+        if len(saved) == 2:
+            (folder / checkpointing.WEIGHTS).write_bytes(b"cut short")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpointing, "_to_disk", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run("killed", steps=5, save_every=2)
+    killed = whole.parent / "killed"
+    assert [path.name for path in checkpointing.checkpoints(killed)] == ["checkpoint-0000002"]
+    run("killed", "--resume", steps=5, save_every=2)
+    assert_equal_weights(whole / "final", killed / "final")
+    assert not list(killed.glob(".partial*"))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_over_with_resume(run, monkeypatch):
+    whole = run("whole", steps=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train_step", die_in_step(2))
+        with pytest.raises(KeyboardInterrupt):
+            run("killed", steps=3)
+    run("killed", "--resume", steps=3)
+    assert_equal_weights(whole / "final", whole.parent / "killed" / "final")
+    assert len((whole.parent / "killed" / "log.jsonl").read_text().splitlines()) == 4
+
+
+def test_two_runs_of_one_recipe_are_equal_and_another_seed_is_not(run):
+    first, second, other = run("first", steps=2), run("second", steps=2), run("other", steps=2, seed=1)
+    assert_equal_weights(first / "final", second / "final")
+    assert not torch.equal(
+        weights_of(first / "final")["pose_head.linear_2.weight"],
+        weights_of(other / "final")["pose_head.linear_2.weight"],
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_accumulated_micro_batches_equal_one_batch_of_eight(run, size):
+    # Without momentum's normalisation a wrong scale of the gradient would show; Adam would hide it, clipping would not.
+    settings = {"steps": 5, "batch_size": 8, "max_grad_norm": 1.0, "weight_decay": 0.1}
+    whole = run("whole", micro_batch_size=8, **settings)
+    parts = run("parts", micro_batch_size=size, **settings)
+    first, second = (
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (whole, parts)
+    )
+    for one, other in zip(first[:5], second[:5], strict=True):
+        assert other["tokens"] == one["tokens"]
+        for name in ("loss", "language_loss", "pose_loss"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5)
+    assert_equal_weights(whole / "final", parts / "final", rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_accumulated_gradients_have_the_scale_of_one_batch(run, monkeypatch, size):
+    """Plain gradient descent instead of Adam: the step is the gradient, so a factor cannot hide."""
+    monkeypatch.setattr(torch.optim, "AdamW", lambda groups, **_: torch.optim.SGD(groups))
+    settings = {"steps": 2, "batch_size": 8, "max_grad_norm": 1e9, "learning_rate": 0.1}
+    whole = run("whole", micro_batch_size=8, **settings)
+    parts = run("parts", micro_batch_size=size, **settings)
+    assert_equal_weights(whole / "final", parts / "final", rtol=1e-4, atol=1e-6)
+
+
+def free_port():
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        return str(opened.getsockname()[1])
+
+
+def launch(values, folder, *command):
+    """Train through a launcher, then once more from the checkpoint; the first model is left as ``uninterrupted``."""
+    path = folder.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    for flags in ([], ["--resume"]):
+        result = subprocess.run(
+            [sys.executable, "-m", *command, free_port(), "train/finetune.py", "--config", str(path), *flags],
+            cwd=ROOT,
+            env={**os.environ, "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        if not flags:
+            (folder / "final").rename(folder / "uninterrupted")
+
+
+def test_two_processes_equal_one_and_resume_to_the_same_bits(run, recipe, tmp_path):
+    settings = {"steps": 4, "save_every": 2, "batch_size": 8, "micro_batch_size": 2}
+    alone, together = run("alone", **settings), tmp_path / "together"
+    launch(recipe(together, **settings), together, "torch.distributed.run", "--nproc_per_node=2", "--master_port")
+    assert_equal_weights(together / "uninterrupted", together / "final")
+    assert_equal_weights(alone / "final", together / "final", rtol=1e-2, atol=1e-4)
+    lines = [json.loads((path / "log.jsonl").read_text().splitlines()[-1]) for path in (alone, together)]
+    assert lines[0]["val_count"] == lines[1]["val_count"] == 3
+    assert lines[0]["val_mean_error_deg"] == pytest.approx(lines[1]["val_mean_error_deg"], rel=1e-3)
+
+
+def test_deepspeed_on_two_processes_equals_one_and_resumes_to_the_same_bits(run, recipe, tmp_path, released):
+    model = {"base": str(released[1]), "base_dtype": "bf16", "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
+    settings = {"steps": 4, "save_every": 2, "batch_size": 8, "micro_batch_size": 2}
+    settings |= {"model": model, "cache_features": False, "precision": "bf16"}
+    alone, together = run("alone", **settings), tmp_path / "together"
+    command = ["accelerate.commands.launch", "--num_processes=2", "--num_machines=1", "--mixed_precision=bf16"]
+    command += ["--use_deepspeed", "--zero_stage=2", "--main_process_port"]
+    launch(recipe(together, **settings), together, *command)
+    assert_equal_weights(together / "uninterrupted", together / "final")
+    first, second = weights_of(alone / "final"), weights_of(together / "final")
+    for name, value in first.items():
+        assert (second[name] - value).norm() <= 0.05 * value.norm() + 1e-3, name
