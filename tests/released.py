@@ -1,4 +1,5 @@
-"""A checkpoint in the form of the released llava-1.5 models, made small by plain transformers alone."""
+"""A checkpoint in the form of the released llava-1.5 models, made small by plain transformers alone, and the outputs by
+which two models are compared."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from transformers import (
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
+
+from llava_pose.processing import assistant_message, user_message
 
 IMAGE_SIDE, PATCH = 32, 8
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
@@ -111,3 +114,23 @@ def write_released(folder: Path, old_processor: bool = False) -> LlavaForConditi
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return model
+
+
+TALK = [user_message("Which way?", images=1), assistant_message("The car <pose> faces the camera.")]
+
+
+def inputs_for(processor, side):
+    inputs = processor.pad([processor.encode(TALK)[0]], "right")
+    inputs["pixel_values"] = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return inputs
+
+
+@torch.no_grad()
+def outputs_of(model, processor, side=32):
+    inputs = inputs_for(processor, side)
+    return model.eval()(**{**inputs, "pixel_values": inputs["pixel_values"].to(model.dtype)})
+
+
+def assert_equal_outputs(first, second, **tolerance):
+    torch.testing.assert_close(first.logits, second.logits, **tolerance)
+    torch.testing.assert_close(first.pose_logits, second.pose_logits, **tolerance)
