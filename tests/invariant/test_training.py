@@ -55,11 +55,12 @@ def die_in_step(number):
     return dying
 
 
-@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("kind", ["full", "lora", "muon"])
 @pytest.mark.parametrize("killed_after", [3, 4])
 def test_a_run_that_was_killed_resumes_to_the_same_bits(run, released, monkeypatch, kind, killed_after):
     settings = {"steps": 6, "save_every": 2, "eval_every": 3, "warmup_steps": 2}
     settings |= lora(released) if kind == "lora" else {"precision": "bf16"}
+    settings |= {"optimizer": "muon"} if kind == "muon" else {}
     whole = run("whole", **settings)
     with monkeypatch.context() as patch:
         patch.setattr(finetune, "train_step", die_in_step(killed_after))

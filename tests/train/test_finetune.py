@@ -16,7 +16,8 @@ from llava_pose import LlavaPose, checkpoint
 from llava_pose.errors import UserError
 from train import finetune
 from train.config import TrainConfig, load_config
-from train.finetune import build_model, parameter_groups
+from train.finetune import build_model
+from train.optimizers import build_optimizers
 from train.schedule import learning_rate_factor
 
 ROOT = Path(__file__).parents[2]
@@ -103,15 +104,25 @@ def test_a_trained_tower_is_saved_with_the_model(run, recipe, tmp_path):
     assert not torch.equal(model.model.vision_tower.stem.weight, before)
 
 
-def test_projector_and_head_have_their_own_learning_rate(recipe, tmp_path):
-    config = TrainConfig.model_validate(recipe(tmp_path, learning_rate=0.001, head_learning_rate=0.1))
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_trained_weight_has_one_optimizer_and_projector_and_head_their_own_learning_rate(
+    recipe, tmp_path, optimizer
+):
+    values = recipe(tmp_path, learning_rate=0.001, head_learning_rate=0.1, optimizer=optimizer)
+    config = TrainConfig.model_validate(values)
     model, _ = build_model(config)
-    rest, new = parameter_groups(model, config)
-    assert (rest["peak_lr"], new["peak_lr"]) == (0.001, 0.1)
-    names = {id(value): name for name, value in model.named_parameters()}
-    assert {names[id(value)].split(".")[0] for value in new["params"]} == {"pose_head", "model"}
-    assert all("pose_head" in names[id(value)] or "projector" in names[id(value)] for value in new["params"])
-    assert len(rest["params"]) + len(new["params"]) == sum(value.requires_grad for value in model.parameters())
+    rates = {
+        id(value): group["peak_lr"]
+        for optimizer in build_optimizers(model, config)
+        for group in optimizer.param_groups
+        for value in group["params"]
+    }
+    expected = {
+        id(value): 0.1 if "pose_head" in name or "multi_modal_projector" in name else 0.001
+        for name, value in model.named_parameters()
+        if value.requires_grad
+    }
+    assert rates == expected
 
 
 def test_the_learning_rate_warms_up_and_falls(recipe, tmp_path):
