@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 
 # The demo, in the numbers that `.ci/run` makes smaller; DEMO_TRAIN takes key=value settings of the recipe.
 DEMO_OUT ?= runs/demo
-DEMO_IMAGES ?= 8000
+DEMO_IMAGES ?= 6000
+DEMO_CATEGORIES ?= aeroplane bed boat bus car chair laptop motorbike piano sofa teapot train
 DEMO_TRAIN ?=
 DEMO_SEED ?= 0
 DEMO_CATEGORY ?= car
@@ -17,6 +18,8 @@ DEMO_ASK ?= Which way does the $(DEMO_CATEGORY) face?
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+# Threads that wait must not spin: on a busy machine they would keep the working ones from the cores.
+export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
@@ -33,8 +36,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	rm -rf $(addprefix $(DEMO_OUT)/,rendered data train)
-	$(BIN)/python data_prep/render.py --out $(DEMO_OUT)/rendered --images $(DEMO_IMAGES) --seed $(DEMO_SEED)
-	$(BIN)/python data_prep/imagenet3d.py --root $(DEMO_OUT)/rendered --out $(DEMO_OUT)/data --crop object
+	$(BIN)/python data_prep/render.py --out $(DEMO_OUT)/rendered --images $(DEMO_IMAGES) \
+	    --categories $(DEMO_CATEGORIES) --seed $(DEMO_SEED)
+	$(BIN)/python data_prep/imagenet3d.py --root $(DEMO_OUT)/rendered --out $(DEMO_OUT)/data --crop object --size 192
 	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
 	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)

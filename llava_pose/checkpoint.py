@@ -136,7 +136,7 @@ def _load_adapter(folder: Path, config: Any, dtype: torch.dtype | None, **kwargs
 
 
 def assemble(
-    text: Mapping[str, int] | str,
+    text: Mapping[str, int | float] | str,
     vision_tower: str = EMBEDDED,
     seed: int = 0,
     tower_sizes: Mapping[str, int] | None = None,

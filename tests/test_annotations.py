@@ -72,9 +72,7 @@ def test_dicts_are_found_in_every_container(tmp_path):
     assert read_annotations(tmp_path / "a.npz") == []
 
 
-@pytest.mark.parametrize(
-    "name", ["viewport", "focal", "principal", "cad_index", "height", "width", "class", "dense"]
-)
+@pytest.mark.parametrize("name", ["viewport", "focal", "principal", "cad_index", "height", "width", "class", "dense"])
 def test_an_optional_field_may_be_missing_or_none_and_stays_missing(tmp_path, name):
     path = write(tmp_path / "a.npz", without(name), {**GOOD, name: None})
     assert all(name not in read for read in read_annotations(path))

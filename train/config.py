@@ -34,7 +34,7 @@ class ModelSettings(Section):
 
     base: str | None = None  # a model folder, a hub name, or "embedded"
     base_dtype: Literal["bf16", "fp32"] = "fp32"  # of the base's weights; adapters and head stay fp32
-    text: dict[str, int] | str | None = None  # a new language model's sizes, or a checkpoint to build on
+    text: dict[str, int | float] | str | None = None  # a new language model's sizes, or a checkpoint to build on
     vision_tower: str = "embedded"  # the tower beside ``text``
     tower_sizes: dict[str, int] | None = None  # image_size, patch_size of the embedded tower
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
@@ -67,6 +67,7 @@ class TrainConfig(Section):
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # rows per optimizer step, over all processes and accumulation steps
     micro_batch_size: int = Field(ge=1)  # rows a process holds at once
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for a language model trained in full (train/optimizers.py)
     learning_rate: float = Field(gt=0)
     head_learning_rate: float | None = Field(None, gt=0)  # projector and pose head; None: as the rest
     weight_decay: float = Field(0.0, ge=0)
@@ -86,6 +87,12 @@ class TrainConfig(Section):
     eval_rows: int = Field(256, ge=1)
     save_every: int = Field(500, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _fitting_optimizer(self) -> TrainConfig:
+        if self.optimizer == "muon" and self.model.lora is not None:
+            raise ValueError("optimizer muon is for a language model trained in full; with lora take adamw")
+        return self
 
 
 class _Loader(yaml.SafeLoader):

@@ -20,7 +20,6 @@ from llava_pose.scene import PosedImage
 
 from .features import FeatureCache
 
-
 NEIGHBOURS = 16
 """Samples in a row that have as many turns as each other."""
 

@@ -31,6 +31,7 @@ from train.config import TrainConfig, load_config, save_config
 from train.data import MicroBatches, Split, TrainingRows
 from train.features import FeatureCache, build_feature_cache
 from train.log import Log
+from train.optimizers import build_optimizers
 from train.schedule import learning_rate_factor
 
 
@@ -61,9 +62,9 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     if accelerator.is_main_process:
         save_config(config, run / "config.yaml")
         accelerator.print(describe_size(model, len(rows), config))
-    optimizer = torch.optim.AdamW(parameter_groups(model, config), betas=(0.9, config.adam_beta2), fused=True)
+    optimizers = build_optimizers(model, config)
     handle_weights(accelerator, model)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model, *optimizers = accelerator.prepare(model, *optimizers)
     accelerator.init_trackers("logs")
     step = load_checkpoint(accelerator, run)
     batches = MicroBatches(
@@ -93,7 +94,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     iterator, log = iter(loader), Log(accelerator, run, config, step)
     model.train()
     while step < config.steps:
-        losses = train_step(accelerator, model, optimizer, iterator, batches.accumulation, config, step)
+        losses = train_step(accelerator, model, optimizers, iterator, batches.accumulation, config, step)
         step += 1
         progress.update()
         log.add(step, losses, progress)
@@ -121,6 +122,8 @@ def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     accumulation = GradientAccumulationPlugin(num_steps=config.batch_size // share, sync_with_dataloader=False)
     accelerator.gradient_state.plugin_kwargs.update(accumulation.to_kwargs())
     if accelerator.state.deepspeed_plugin is not None:
+        if config.optimizer == "muon":
+            raise UserError("optimizer: muon goes with a second optimizer, and DeepSpeed takes one; set adamw")
         accelerator.state.deepspeed_plugin.deepspeed_config.update(
             train_micro_batch_size_per_gpu=config.micro_batch_size,
             gradient_accumulation_steps=config.batch_size // share,
@@ -207,24 +210,10 @@ def training_rows(
     return TrainingRows(pairs, processor, config.seed, config.flip, config.question_share)
 
 
-def parameter_groups(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
-    """Optimizer groups: projector and pose head at ``head_learning_rate``, the rest at ``learning_rate``."""
-    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    new = [value for name, value in named if "pose_head" in name or "multi_modal_projector" in name]
-    ids = {id(value) for value in new}
-    rest = [value for _, value in named if id(value) not in ids]
-    rates = [(rest, config.learning_rate), (new, config.head_learning_rate or config.learning_rate)]
-    return [
-        {"params": values, "lr": rate, "peak_lr": rate, "weight_decay": config.weight_decay}
-        for values, rate in rates
-        if values
-    ]
-
-
 def train_step(
     accelerator: Accelerator,
     model: Any,
-    optimizer: Any,
+    optimizers: list[Any],
     batches: Any,
     accumulation: int,
     config: Any,
@@ -237,7 +226,7 @@ def train_step(
         device=accelerator.device,
     ).sum(0)
     tokens, poses = accelerator.reduce(counts, "sum")
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group["peak_lr"] * learning_rate_factor(step, config)
     parts = torch.zeros(3, device=accelerator.device)
     for batch in micro:
@@ -248,8 +237,9 @@ def train_step(
             accelerator.backward(outputs.loss * accumulation * accelerator.num_processes)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
         parts += torch.stack([outputs.loss, outputs.language_loss, outputs.pose_loss]).detach()
     loss, language, pose = accelerator.reduce(parts, "sum").tolist()
     if not math.isfinite(loss):
