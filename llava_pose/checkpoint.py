@@ -48,8 +48,8 @@ def load(
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
     ``path``: a folder, a hub name, or "embedded". ``dtype``: float32 when left out; the pose head stays float32
-    whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (one of
-    ours has its own). ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
+    whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (ours
+    have their own). ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
 
     Raises:
         UserError: the folder does not exist, is no model folder, or holds a model of another kind.

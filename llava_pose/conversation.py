@@ -69,9 +69,9 @@ def training_conversation(
 ) -> Conversation:
     """A random conversation of one or two turns about a record, every answer holding ``<pose>``.
 
-    ``with_question``: whether it has two (drawn when left out). One object is named, several are told in a caption (the record's; where a flip emptied it or there is none, a plain
-    one); a question about facing, side or turn of an object that is alone in its category goes before or after. Raises
-    ValueError when the record has no object.
+    ``with_question``: whether it has two (drawn when left out). One object is named, several are told in a caption (the
+    record's; where a flip emptied it or there is none, a plain one); a question about facing, side or turn of an object
+    that is alone in its category goes before or after. Raises ValueError when the record has no object.
     """
     if not record.objects:
         raise ValueError(f"{record.image_id}: no object to talk about")

@@ -87,6 +87,7 @@ class TrainConfig(Section):
     eval_rows: int = Field(256, ge=1)
     save_every: int = Field(500, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    save_dtype: Literal["bf16", "fp32"] = "fp32"  # of the final model folder's weights
 
     @model_validator(mode="after")
     def _fitting_optimizer(self) -> TrainConfig:

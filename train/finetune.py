@@ -104,7 +104,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
             save_checkpoint(accelerator, run, step, config.keep_checkpoints)
     progress.close()
     log.write(step, evaluate(accelerator, model, processor, data["val"], config))
-    save_final(accelerator, model, processor, run)
+    save_final(accelerator, model, processor, run, config.save_dtype)
     accelerator.end_training()
 
 
@@ -270,11 +270,12 @@ def evaluate(
     return {f"val_{name}": float(value) for name, value in average.items()}
 
 
-def save_final(accelerator: Accelerator, model: Any, processor: Any, run: Path) -> None:
+def save_final(accelerator: Accelerator, model: Any, processor: Any, run: Path, save_dtype: str) -> None:
     """Write the model folder ``final`` that everything else opens."""
     state = accelerator.get_state_dict(model)
+    dtype = torch.bfloat16 if save_dtype == "bf16" else None
     if accelerator.is_main_process:
-        checkpoint.save(accelerator.unwrap_model(model), processor, run / "final", state=state)
+        checkpoint.save(accelerator.unwrap_model(model), processor, run / "final", dtype, state)
         accelerator.print(f"model folder: {run / 'final'}")
     accelerator.wait_for_everyone()
 
