@@ -18,8 +18,6 @@ DEMO_ASK ?= Which way does the $(DEMO_CATEGORY) face?
 export HF_HUB_OFFLINE := 1
 export HF_DATASETS_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
-# Threads that wait must not spin: on a busy machine they would keep the working ones from the cores.
-export OMP_WAIT_POLICY ?= passive
 export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 

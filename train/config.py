@@ -38,6 +38,7 @@ class ModelSettings(Section):
     vision_tower: str = "embedded"  # the tower beside ``text``
     tower_sizes: dict[str, int] | None = None  # image_size, patch_size of the embedded tower
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # how attention is computed while training
     train_projector: bool = True
     train_vision_tower: bool = False
     pose_hidden_size: int | None = Field(None, ge=1)  # of a new head; None: 512, or that of a base that has a head

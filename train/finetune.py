@@ -157,6 +157,7 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
         model, processor = checkpoint.load(settings.base or "", dtype, {"pose_hidden_size": size} if size else None)
         if size not in (None, model.config.pose_hidden_size):
             raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
+    model.set_attn_implementation({"text_config": settings.attention})
     model.config.pose_loss_weight = settings.pose_loss_weight
     model.config.pose_target_deviation = settings.pose_target_deviation
     model.requires_grad_(settings.lora is None)
@@ -254,14 +255,19 @@ def evaluate(
     """The joint metric on a fixed, spread subset of the validation rows with one object, over all processes."""
     unwrapped = accelerator.unwrap_model(model)
     engine = Engine(unwrapped.get_base_model() if config.model.lora else unwrapped, processor)
-    single = [(data, row) for data in splits for row, items in enumerate(data["objects"]) if len(items) == 1]
+    single = [
+        (data, row, items[0]["category"])
+        for data in splits
+        for row, items in enumerate(data["objects"])
+        if len(items) == 1
+    ]
     if not single:
         model.train()
         return {}
     chosen = single[:: max(1, len(single) // config.eval_rows)][: config.eval_rows]
-    categories = sorted({data["objects"][row][0]["category"] for data, row in single})
+    categories = sorted({category for _, _, category in single})
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
-    records = (PosedImage.from_row(data[row]) for data, row in mine)
+    records = (PosedImage.from_row(data[row]) for data, row, _ in mine)
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         lines = list(predict_records(engine, records, categories, batch_size=32))
     lines = gather_object(lines)
