@@ -40,7 +40,7 @@ demo: $(STAMP)
 	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
 	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)
-	name=$$(head -n 1 $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
+	name=$$(sed -n 2p $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
 	    $(BIN)/llava-pose chat $(DEMO_OUT)/rendered/images/$(DEMO_CATEGORY)/$$name.JPEG \
 	    --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" --save $(DEMO_OUT)/answer.png
 

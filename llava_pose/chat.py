@@ -18,7 +18,7 @@ from .api import LlavaPose
 from .configuration import POSE_TOKEN
 from .engine import Answer
 from .errors import UserError
-from .images import check_png_target, open_image, save_png
+from .images import Box, check_png_target, crop_box, open_image, save_png
 from .overlay import PosedAnswer, answer_picture
 from .terminal import note, styled
 from .words import pose_text, pose_words
@@ -35,15 +35,23 @@ PROMPT = "> "
 
 
 class Session:
-    """A conversation about one picture at a time.
+    """A conversation about one picture at a time, or about the object in a box of it.
 
-    save: where the picture of each answer goes (the newest replaces the one before), or None.
+    save: where the picture of each answer goes (the newest replaces the one before), or None; box: (x1, y1, x2, y2) in
+    pixels, all the model then sees of the picture, or None for the whole.
     """
 
-    def __init__(self, model: LlavaPose, image: Image.Image | None = None, save: str | Path | None = None):
+    def __init__(
+        self,
+        model: LlavaPose,
+        image: Image.Image | None = None,
+        save: str | Path | None = None,
+        box: Box | None = None,
+    ):
         self.model = model
         self.image = image
         self.save_path = save
+        self.box = box
         self.messages: list[dict[str, Any]] = []
         self.last: Answer | None = None
 
@@ -58,7 +66,7 @@ class Session:
         messages = self.model.recent([*self.messages, {"role": "user", "content": question}])
         if len(messages) <= len(self.messages):
             note("the conversation outgrew the model: its beginning is forgotten")
-        answer = print_stream(self.model.stream(self.image, messages))
+        answer = print_stream(self.model.stream(crop_box(self.image, self.box), messages))
         print_poses(answer)
         self.messages = [*messages, {"role": "assistant", "content": answer.text}]
         self.last = answer
@@ -70,17 +78,17 @@ class Session:
         if self.image is None or self.last is None:
             raise UserError("/save: no answer yet whose picture could be saved")
         check_png_target(path)
-        answers = posed_answers(self.last)
+        answers = posed_answers(self.last, self.box)
         if not answers:
-            [found] = self.model.predict([self.image])
-            answers = [PosedAnswer(taxonomy.spoken_name(found.category), found.pose)]
+            [found] = self.model.predict([self.image], boxes=[self.box])
+            answers = [PosedAnswer(taxonomy.spoken_name(found.category), found.pose, self.box)]
             note(f"the answer holds no pose; the picture shows what `predict` finds: {answers[0].name}, {found.words}")
         save_png(answer_picture(self.image, answers), path)
         note(f"saved {path}")
 
     def open(self, path: str) -> None:
         """Turn to another picture and start a new conversation. Raises UserError when the file is no image."""
-        self.image = open_image(path)
+        self.image, self.box = open_image(path), None
         self.messages, self.last = [], None
 
     def run(self) -> None:
@@ -176,11 +184,16 @@ def print_poses(answer: Answer) -> None:
         print(f"  {bullet}{pose_words(reading.pose)}  ({reading.confidence:.0%} sure)", flush=True)
 
 
-def posed_answers(answer: Answer) -> list[PosedAnswer]:
-    """Each pose of an answer with the name of what it belongs to: the category spoken just before its mark."""
+def posed_answers(answer: Answer, box: Box | None = None) -> list[PosedAnswer]:
+    """Each pose of an answer with the name of what it belongs to: the category spoken just before its mark.
+
+    A box that was asked about is where a lone object is; several in it are not told apart.
+    """
     pieces = answer.text.split(POSE_TOKEN)[:-1]
+    place = box if len(pieces) == 1 else None
     return [
-        PosedAnswer(name_at_end(piece), reading.pose) for piece, reading in zip(pieces, answer.readings, strict=True)
+        PosedAnswer(name_at_end(piece), reading.pose, place)
+        for piece, reading in zip(pieces, answer.readings, strict=True)
     ]
 
 

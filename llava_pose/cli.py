@@ -53,7 +53,7 @@ confidence (0 to 1) and box (null for the whole picture)."""
 CHAT_EXAMPLES = """\
 examples:
   llava-pose chat photo.png --ask "Which way does the car face?"
-  llava-pose chat photo.png --ask "What is this object, and how is it posed?" --save answer.png
+  llava-pose chat photo.png --box 40,60,300,220 --ask "How far must the car turn to face me?" --save answer.png
   llava-pose chat photo.png                    a session; /help lists its commands
   llava-pose chat photo.png < questions.txt    a question a line
 
@@ -114,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
 
     chat = command("chat", _chat, "Ask about a picture: one question, or a session.", CHAT_EXAMPLES)
     chat.add_argument("image", metavar="IMAGE", nargs="?", help="a picture (a session can open one with /image)")
+    chat.add_argument(
+        "--box", type=_box, metavar="x1,y1,x2,y2", help="the object meant, in pixels of the upright picture"
+    )
     chat.add_argument("--ask", metavar="TEXT", help="answer this one question and leave")
     chat.add_argument("--save", metavar="PNG", help="save the picture of the answer (in a session: of the latest)")
 
@@ -179,13 +182,17 @@ def _line(path: str, prediction: Prediction) -> str:
 
 
 def _chat(arguments: argparse.Namespace) -> None:
-    from .images import check_png_target, open_image
+    from .images import check_box, check_png_target, open_image
 
     if arguments.ask is not None and not arguments.ask.strip():
         raise UserError("--ask: the question is empty")
     if arguments.image is None and (arguments.ask is not None or not sys.stdin.isatty()):
         raise UserError("IMAGE: name the picture that is asked about (llava-pose chat --help explains)")
     image = None if arguments.image is None else open_image(arguments.image)
+    if arguments.box is not None:
+        if image is None:
+            raise UserError("--box: goes with an IMAGE")
+        check_box(arguments.box, image.size)
     if arguments.save:
         check_png_target(arguments.save)
 
@@ -195,7 +202,7 @@ def _chat(arguments: argparse.Namespace) -> None:
 
     from .chat import Session
 
-    session = Session(model, image, arguments.save)
+    session = Session(model, image, arguments.save, arguments.box)
     if arguments.ask is None:
         session.run()
     else:
