@@ -183,6 +183,7 @@ configs:
     path: train-*.parquet
   - split: val
     path: val-*.parquet
+crop: {crop}
 ---
 # Posed images
 
@@ -218,7 +219,9 @@ def convert(settings: Settings, out: Path, limit: int | None, workers: int, on_e
             lines.append(f"{split}: {writer.rows} rows from {len(tasks)} images")
             lines += [f"{split}: left out: {reason}: {count}" for reason, count in sorted(skipped.items())]
         card = CARD.format(
-            rows="\n".join(f"- {line}" for line in lines), kind=KINDS[settings.crop].format(size=settings.size)
+            crop=settings.crop,
+            rows="\n".join(f"- {line}" for line in lines),
+            kind=KINDS[settings.crop].format(size=settings.size),
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
     print("\n".join(lines))

@@ -28,7 +28,7 @@ from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
 from llava_pose.launch import make_accelerator
-from llava_pose.scene import PosedImage, load_split
+from llava_pose.scene import PosedImage, crop_kind, load_split
 
 
 def main() -> None:
@@ -51,6 +51,7 @@ def main() -> None:
             "model": str(arguments.model),
             "data": str(arguments.data),
             "split": arguments.split,
+            "crop": crop_kind(arguments.data),
             "categories": categories,
             "dtype": arguments.dtype,
         }

@@ -29,6 +29,7 @@ __all__ = [
     "POSE_MARK",
     "PosedImage",
     "PosedObject",
+    "crop_kind",
     "features",
     "load_split",
     "objects_from_annotations",
@@ -224,6 +225,17 @@ def features() -> datasets.Features:
             "caption_objects": List(whole),
         }
     )
+
+
+def crop_kind(data_dir: str | Path) -> str | None:
+    """How the rows of a data folder were cut ("object", "box", "scene"), as its README.md says; None where it does not.
+
+    A score means little without it: object crops are made with the true distance, which a user does not have.
+    """
+    card = Path(data_dir) / "README.md"
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    found = re.search(r"^crop: (object|box|scene)$", text, flags=re.MULTILINE)
+    return found[1] if found else None
 
 
 def load_split(data_dir: str | Path, split: str) -> datasets.Dataset:

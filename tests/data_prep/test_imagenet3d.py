@@ -107,6 +107,13 @@ def test_the_output_opens_with_load_dataset_as_train_and_val(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("crop", ["object", "box", "scene"])
+def test_the_folder_tells_how_its_rows_were_cut(tmp_path, crop):
+    convert(small_release(tmp_path / "release"), tmp_path / "out", "--crop", crop)
+    assert scene.crop_kind(tmp_path / "out") == crop
+    assert scene.crop_kind(tmp_path) is None
+
+
 def test_captions_mark_the_rows_objects(tmp_path):
     convert(small_release(tmp_path / "release"), tmp_path / "out", "--crop", "scene")
     first, second = rows_of(tmp_path / "out", "train")
