@@ -11,7 +11,9 @@ DEMO_IMAGES ?= 6000
 DEMO_CATEGORIES ?= aeroplane bed boat bus car chair laptop motorbike piano sofa teapot train
 DEMO_TRAIN ?=
 DEMO_SEED ?= 0
+# The picture it is asked about: so many lines down the category's held-out list, the box from its annotation.
 DEMO_CATEGORY ?= car
+DEMO_PICTURE ?= 4
 DEMO_ASK ?= Which way does the $(DEMO_CATEGORY) face?
 
 # Everything runs from files at hand, on all cores.
@@ -40,8 +42,10 @@ demo: $(STAMP)
 	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
 	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
 	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)
-	name=$$(sed -n 2p $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
-	    $(BIN)/llava-pose chat $(DEMO_OUT)/rendered/images/$(DEMO_CATEGORY)/$$name.JPEG \
+	name=$(DEMO_CATEGORY)/$$(sed -n $(DEMO_PICTURE)p $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
+	    box=$$($(BIN)/python -c "import sys; from llava_pose.scene import read_annotations as read; \
+	        print(*read(sys.argv[1])[0]['bbox'], sep=',')" $(DEMO_OUT)/rendered/annotations/$$name.npz) && \
+	    $(BIN)/llava-pose chat $(DEMO_OUT)/rendered/images/$$name.JPEG --box "$$box" \
 	    --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" --save $(DEMO_OUT)/answer.png
 
 test: $(STAMP)
