@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from eval.baselines import chance_levels
-from eval.report import format_table, write_report
+from eval.report import format_table, write_report, write_text
 from llava_pose import checkpoint, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
@@ -40,6 +39,8 @@ def main() -> None:
     missing = set(present) - set(categories)
     if missing:
         raise UserError(f"{arguments.categories}: {sorted(missing)[0]!r} is in the data but not among the names")
+    # For the chance level: read before the work, so that a data set without it does not lose the predictions.
+    train = [item for row in load_split(arguments.data, "train")["objects"] for item in row]
     out = Path(arguments.out)
     accelerator = make_accelerator()
     model, processor = checkpoint.load(arguments.model, getattr(torch, arguments.dtype))
@@ -55,7 +56,6 @@ def main() -> None:
             "categories": categories,
             "dtype": arguments.dtype,
         }
-        train = [item for row in load_split(arguments.data, "train")["objects"] for item in row]
         write_results(out, lines, settings, chance_levels(lines, train, categories), data)
     accelerator.wait_for_everyone()
 
@@ -101,13 +101,6 @@ def write_results(
     write_text(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     write_report(out / "report.html", metrics, lines, data)
     print(format_table(metrics))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 if __name__ == "__main__":

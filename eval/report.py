@@ -87,7 +87,11 @@ def write_report(path: Path, metrics: dict[str, Any], lines: Sequence[dict[str, 
     ``metrics`` as in metrics.json, ``lines`` as in predictions.jsonl (angles in radians), ``data`` the split
     they are about (``scene.load_split``), for the pictures.
     """
-    text = render(metrics, lines, record_finder(data))
+    write_text(path, render(metrics, lines, record_finder(data)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it appears whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

@@ -233,7 +233,8 @@ def test_chat_answers_with_chips_and_poses_in_words(run: Run, photo: str, taught
     assert (code, err) == (0, f"saved {saved}\n")
     assert re.fullmatch(r"The car ⟨azimuth 31\d°, elevation 1\d°, theta \d°⟩ faces towards the camera\.", answer)
     words = (
-        r"  azimuth 31\d°, elevation 1\d°, theta \d° · seen from its front-right, from slightly above  \((9\d|100)% sure\)"
+        r"  azimuth 31\d°, elevation 1\d°, theta \d° · seen from its front-right, from slightly above  "
+        r"\((9\d|100)% sure\)"
     )
     assert re.fullmatch(words, pose)
     assert drawn_pixels(saved) > 1000
