@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= render,dev,deepspeed,qlora
+EXTRAS ?= data,render,dev,deepspeed,qlora
 STAMP := $(VENV)/.installed
 
 # The demo, in the numbers that `.ci/run` makes smaller; DEMO_TRAIN takes key=value settings of the recipe.
