@@ -24,7 +24,7 @@ BATCH = 32
 class Prediction:
     """One object: its category among the candidates and its pose in radians.
 
-    class_probability: over the candidates; confidence: see ``decoding.PoseReading``; box: the (x1, y1, x2, y2) that
+    class_probability: over the candidates; confidence: see ``reading.PoseReading``; box: the (x1, y1, x2, y2) that
     was asked for, None for the whole image; distributions (3, bins): over azimuth, elevation and theta.
     """
 

@@ -1,4 +1,4 @@
-"""Closed-list names and poses out of a language model's hidden states.
+"""Closed-list names out of a language model's hidden states.
 
 Knows token ids, hidden states and a cache, and no vision-language family.
 
@@ -14,10 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-
-from .bins import PoseBins
 
 
 @dataclass(frozen=True)
@@ -115,32 +112,3 @@ def _tree_mask(prefix: torch.Tensor, ancestors: torch.Tensor, dtype: torch.dtype
     seen = torch.cat([prefix.bool()[:, None, :].expand(batch, nodes, -1), ancestors[None].expand(batch, -1, -1)], -1)
     mask = torch.zeros(seen.shape, dtype=dtype, device=prefix.device)
     return mask.masked_fill(~seen, torch.finfo(dtype).min)[:, None]
-
-
-@dataclass(frozen=True)
-class PoseReading:
-    """A pose (3,) in radians read from three distributions (3, num_bins), its circular spread (3,) in radians, and
-    the model's confidence in it: the probability mass around it, on all three angles at once."""
-
-    pose: np.ndarray
-    spread: np.ndarray
-    confidence: float
-    distributions: np.ndarray
-
-    @property
-    def argmax(self) -> np.ndarray:
-        """The pose (3,) at the centres of the best bins, as the paper reads it."""
-        # A softmax of log-probabilities gives them back.
-        return PoseBins(self.distributions.shape[-1]).argmax(np.log(self.distributions + 1e-300))
-
-
-def read_poses(logits: torch.Tensor) -> list[PoseReading]:
-    """Readings of pose logits (P, 3, num_bins)."""
-    bins = PoseBins(logits.shape[-1])
-    values = logits.detach().double().cpu().numpy()
-    if len(values) == 0:
-        return []
-    return [
-        PoseReading(pose, spread, float(mass.prod()), distribution)
-        for pose, spread, mass, distribution in zip(*bins.decode(values), bins.probabilities(values), strict=True)
-    ]

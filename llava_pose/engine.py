@@ -16,8 +16,9 @@ from PIL import Image
 
 from . import conversation
 from .configuration import POSE_TOKEN
-from .decoding import NameTrie, PoseReading, Prefill, read_poses, score_names
+from .decoding import NameTrie, Prefill, score_names
 from .processing import assistant_message, without_marks
+from .reading import PoseReading, read_poses
 
 MAX_NEW_TOKENS = 200
 

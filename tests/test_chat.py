@@ -8,7 +8,7 @@ from PIL import Image
 
 from llava_pose.chat import Session, posed_answers
 from llava_pose.cli import main
-from llava_pose.decoding import PoseReading
+from llava_pose.reading import PoseReading
 from llava_pose.engine import Answer
 from llava_pose.errors import UserError
 
