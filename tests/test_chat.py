@@ -8,9 +8,9 @@ from PIL import Image
 
 from llava_pose.chat import Session, posed_answers
 from llava_pose.cli import main
-from llava_pose.reading import PoseReading
 from llava_pose.engine import Answer
 from llava_pose.errors import UserError
+from llava_pose.reading import PoseReading
 
 READING = PoseReading(np.array([0.5, 0.1, 0.0]), np.zeros(3), 0.9, np.full((3, 40), 1 / 40))
 
