@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from itertools import chain, zip_longest
 from pathlib import Path
 
-from PIL import Image
-
+from data_prep.source import SPLITS, Task
 from llava_pose.errors import UserError
 from llava_pose.taxonomy import resolve
 
-SPLITS = ("train", "val")
 _LIST_NAME = re.compile(r"(.+)_imagenet_(train|val)\.txt")
-
-
-@dataclass(frozen=True)
-class Task:
-    """One image of one list."""
-
-    folder: str
-    name: str
 
 
 def read_lists(root: Path, categories: frozenset[str] | None = None) -> dict[str, list[Task]]:
@@ -70,33 +58,6 @@ def read_list(path: Path, folder: str) -> list[Task]:
             raise UserError(f"{path}:{number}: {name!r} is not a plain file name")
         names[name] = number
     return [Task(folder, name) for name in names]
-
-
-def limited(tasks: list[Task], limit: int | None) -> list[Task]:
-    """The first images of every category in turn, ``limit`` in all, in their usual order."""
-    if limit is None:
-        return tasks
-    folders: dict[str, list[Task]] = {}
-    for task in tasks:
-        folders.setdefault(task.folder, []).append(task)
-    in_turn = chain.from_iterable(zip_longest(*folders.values()))
-    chosen = set([task for task in in_turn if task is not None][:limit])
-    return [task for task in tasks if task in chosen]
-
-
-def open_image(path: Path) -> Image.Image:
-    """The image decoded to RGB, as stored.
-
-    Raises:
-        UserError: the file is missing, no image, damaged or too large.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: image is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image: {error}") from error
 
 
 def paths_of(task: Task, root: Path) -> tuple[Path, Path]:

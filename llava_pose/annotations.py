@@ -99,10 +99,24 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _checked(annotation: Any, where: str) -> dict[str, Any]:
-    """One object's dict with its documented fields checked; fields that are None count as missing."""
-    if not isinstance(annotation, dict):
-        raise UserError(f"{where}: expected a dict, found {type(annotation).__name__}")
+class FieldError(UserError):
+    """A field of one object's annotation is missing or wrong; the objects beside it may be good."""
+
+    def __init__(self, where: str, field: str, complaint: str) -> None:
+        super().__init__(f"{where}.{field}: {complaint}")
+        self.field = field
+
+
+def check_annotation(annotation: dict[str, Any], where: str) -> dict[str, Any]:
+    """One object's dict with its documented fields checked; fields that are None count as missing.
+
+    ``where`` names file and object in messages. An object that will be used (see ``skip_reason``) has every required
+    field.
+
+    Raises:
+        FieldError: a field is missing, of the wrong type, not finite, no angle in radians, no known status, or a box
+            without area.
+    """
     fields = {name: value for name, value in annotation.items() if value is not None}
     for name, check in _CHECKS.items():
         if name not in fields:
@@ -110,20 +124,42 @@ def _checked(annotation: Any, where: str) -> dict[str, Any]:
         try:
             fields[name] = check(fields[name])
         except (ValueError, OverflowError) as error:
-            raise UserError(f"{where}.{name}: {error}, found {reprlib.repr(fields[name])}") from error
+            raise FieldError(where, name, f"{error}, found {reprlib.repr(fields[name])}") from error
     if skip_reason(fields) is None:
         _check_complete(fields, where)
     return fields
 
 
 def _check_complete(fields: dict[str, Any], where: str) -> None:
-    """An object that will be used has every required field and a box with an area."""
     for name in _REQUIRED:
         if name not in fields:
-            raise UserError(f"{where}.{name}: field is missing")
+            raise FieldError(where, name, "field is missing")
     x1, y1, x2, y2 = fields["bbox"]
     if x2 <= x1 or y2 <= y1:
-        raise UserError(f"{where}.bbox: box has no area: {fields['bbox']}")
+        raise FieldError(where, "bbox", f"box has no area: {fields['bbox']}")
+
+
+def read_each(path: str | Path) -> list[dict[str, Any] | FieldError]:
+    """Like ``read_annotations``, with the mistake in the place of each object whose fields are wrong.
+
+    Raises:
+        UserError: the file as a whole is missing, no npz, too large, holds more than plain data or no dicts.
+    """
+    value = read_object_array(path, "annotations")
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        raise UserError(f"{path}: annotations: expected dicts, found {type(value).__name__}")
+    checked: list[dict[str, Any] | FieldError] = []
+    for index, item in enumerate(value):
+        where = f"{path}: annotations[{index}]"
+        if not isinstance(item, dict):
+            raise UserError(f"{where}: expected a dict, found {type(item).__name__}")
+        try:
+            checked.append(check_annotation(item, where))
+        except FieldError as error:
+            checked.append(error)
+    return checked
 
 
 def read_annotations(path: str | Path) -> list[dict[str, Any]]:
@@ -139,9 +175,9 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
             in radians, no known status, or a box without area. The message names file, object, field and
             value.
     """
-    value = read_object_array(path, "annotations")
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        raise UserError(f"{path}: annotations: expected dicts, found {type(value).__name__}")
-    return [_checked(item, f"{path}: annotations[{index}]") for index, item in enumerate(value)]
+    annotations = []
+    for item in read_each(path):
+        if isinstance(item, FieldError):
+            raise item
+        annotations.append(item)
+    return annotations

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_prep import captions
 from data_prep.captions import template_caption
-from data_prep.imagenet3d import encoded
+from data_prep.rows import encoded
 from data_prep.shards import ShardWriter
 from llava_pose import scene
 from llava_pose.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from data_prep import imagenet3d, layout, shards
+from data_prep import imagenet3d, rows, shards
 from llava_pose import scene
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage
@@ -356,4 +356,4 @@ def test_stored_pixels_are_used_whatever_exif_says(tmp_path):
     stream = io.BytesIO()
     Image.new("RGB", (30, 20)).save(stream, "JPEG", exif=exif)
     path.write_bytes(stream.getvalue())
-    assert layout.open_image(path).size == (30, 20)
+    assert rows.open_image(path).size == (30, 20)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.imagenet3d import encoded
+from data_prep.rows import encoded
 from data_prep.shards import ShardWriter
 from eval import page, report
 from llava_pose import scene
