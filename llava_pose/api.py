@@ -72,7 +72,7 @@ class LlavaPose:
     def categories(self) -> list[str]:
         """The categories this model was trained to name; every category of the taxonomy where that is not known."""
         known = self.engine.model.config.pose_categories
-        return list(known) if known else list(taxonomy.CATEGORIES)
+        return list(known) if known else list(taxonomy.categories())
 
     def predict(
         self,

@@ -204,5 +204,5 @@ def name_at_end(text: str) -> str:
     'dining table'
     """
     words = f" {text.strip()}".casefold()
-    names = [taxonomy.spoken_name(category) for category in taxonomy.CATEGORIES]
+    names = [taxonomy.spoken_name(category) for category in taxonomy.categories()]
     return max((name for name in names if words.endswith(f" {name.casefold()}")), key=len, default="object")

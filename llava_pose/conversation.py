@@ -139,7 +139,7 @@ def example_texts() -> Iterator[str]:
     """Every phrasing with every category, over poses all around: what a small tokenizer is trained on."""
     heights = (-1.2, -0.6, -0.2, 0.0, 0.2, 0.6, 1.2)
     poses = [(azimuth, elevation, 0.0) for azimuth in np.arange(0.0, 6.3, 0.25) for elevation in heights]
-    for index, category in enumerate(taxonomy.CATEGORIES):
+    for index, category in enumerate(taxonomy.categories()):
         name = taxonomy.spoken_name(category)
         yield f"USER: \n{NAMING_QUESTION} ASSISTANT: {naming_answer(category)}"
         yield f"USER: \n{CAPTION_QUESTIONS[index % 3]} ASSISTANT: A photo of {taxonomy.with_article(category)}."

@@ -1,53 +1,134 @@
 """Category names: canonical form, aliases, meta-classes, known and novel, and how to say them.
 
-The names live in ``assets/taxonomy.json``. Everything here is plain Python, so importing it costs
-milliseconds.
+The built-in names live in ``assets/taxonomy.json``. A file (``taxonomy_file``) adds categories and says other things of
+the built-in ones; it takes effect in the whole process, from one of two sides:
+
+- the user names it, by ``--taxonomy FILE`` or the environment variable ``LLAVA_POSE_TAXONOMY`` (``use_file``);
+- a data or model folder carries it, as ``taxonomy.json``, from whoever wrote the folder (``use_folder``).
+
+A worker process is handed the taxonomy of its parent: ``activate`` as its initialiser, with ``active()``. Everything
+here is plain Python, so importing it costs milliseconds.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from llava_pose.errors import UserError
+from llava_pose.taxonomy_file import (
+    Category,
+    Taxonomy,
+    default_article,
+    default_spoken,
+    did_you_mean,
+    difference,
+    extended,
+    key,
+    read_extension,
+)
 
-_DATA = json.loads((Path(__file__).parent / "assets" / "taxonomy.json").read_text(encoding="utf-8"))
+ENVIRONMENT = "LLAVA_POSE_TAXONOMY"
+"""The environment variable that may name a taxonomy file."""
+FILE_NAME = "taxonomy.json"
+"""The taxonomy file in a data or model folder."""
 
-META_CLASSES: dict[str, tuple[str, ...]] = {name: tuple(members) for name, members in _DATA["meta_classes"].items()}
-CATEGORIES: tuple[str, ...] = tuple(sorted(name for members in META_CLASSES.values() for name in members))
-KNOWN: frozenset[str] = frozenset(_DATA["known"])
-"""The categories the open-vocabulary task trains on; every other category is novel there."""
 
-_META_CLASS_OF = {name: meta for meta, members in META_CLASSES.items() for name in members}
+def _built_in() -> Taxonomy:
+    asset = Path(__file__).parent / "assets" / FILE_NAME
+    data = json.loads(asset.read_text(encoding="utf-8"))
+    categories = {}
+    for meta, members in data["meta_classes"].items():
+        for name in members:
+            spoken = data["spoken"].get(name, default_spoken(name))
+            article = data["with_article"].get(name, default_article(spoken))
+            aliases = tuple(alias for alias, of in data["aliases"].items() if of == name)
+            categories[name] = Category(name, meta, spoken, article, aliases, name in data["known"])
+    return Taxonomy(dict(sorted(categories.items())))
+
+
+BUILT_IN = _built_in()
+_active: Taxonomy | None = None  # until it is asked for: a wrong file in the environment is told of then
+
+
+def active() -> Taxonomy:
+    """The taxonomy in effect. Raises UserError when the environment names a wrong file."""
+    global _active
+    if _active is None:
+        named = os.environ.get(ENVIRONMENT)
+        _active = extended(BUILT_IN, read_extension(named) if named else None, {})
+    return _active
+
+
+def activate(taxonomy: Taxonomy | None) -> None:
+    """Put a taxonomy into effect, such as that of a parent process; None: forget every file in use."""
+    global _active
+    _active = taxonomy
+
+
+def use_file(path: str | Path) -> None:
+    """Lay the file that the user names over the taxonomy, in place of an earlier one or the environment's.
+
+    Raises:
+        UserError: the file is wrong, or says how to speak of a category otherwise than a folder in use; the message
+            names file, field and value.
+    """
+    activate(extended(BUILT_IN, read_extension(path), _active.folders if _active else {}))
+
+
+def use_folder(folder: str | Path) -> None:
+    """Lay the ``taxonomy.json`` of a data or model folder over the taxonomy, if there is one.
+
+    Raises:
+        UserError: the file is wrong, or contradicts that of another folder in use; the message names file, field and
+            value.
+    """
+    path = Path(folder) / FILE_NAME
+    if path.is_file():
+        before = active()
+        folders = {**before.folders, str(path.resolve()): read_extension(path)}
+        activate(extended(BUILT_IN, before.explicit, folders))
+
+
+def file_text() -> str | None:
+    """What a folder must carry as ``taxonomy.json`` to be understood elsewhere; None where the built-in one will do."""
+    changes = difference(active(), BUILT_IN)
+    return json.dumps({"categories": changes}, indent=1, ensure_ascii=False) + "\n" if changes else None
+
+
+def categories() -> tuple[str, ...]:
+    """The canonical names of all categories, in alphabetical order."""
+    return tuple(active().categories)
+
+
+def meta_classes() -> dict[str, tuple[str, ...]]:
+    """The categories of each meta-class."""
+    members: dict[str, list[str]] = {}
+    for category in active().categories.values():
+        members.setdefault(category.meta_class, []).append(category.name)
+    return {meta: tuple(names) for meta, names in sorted(members.items())}
+
+
+def known() -> frozenset[str]:
+    """The categories the open-vocabulary task trains on; every other category is novel there."""
+    return frozenset(category.name for category in active().categories.values() if category.known)
 
 
 def spoken_name(category: str) -> str:
     """The name as people say it, without an article: ``diningtable`` is ``dining table``.
 
-    A category of the caller's own, outside the taxonomy, is spoken with its underscores as spaces.
+    What is no category is spoken with its underscores as spaces.
     """
-    return _DATA["spoken"].get(category, category.replace("_", " "))
+    found = active().categories.get(category)
+    return found.spoken if found else default_spoken(category)
 
 
 def with_article(category: str) -> str:
     """The spoken name as one thing in a sentence: ``a car``, ``an aeroplane``, ``a pair of scissors``."""
-    if category in _DATA["with_article"]:
-        return _DATA["with_article"][category]
-    name = spoken_name(category)
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _key(name: str) -> str:
-    """The form under which spellings of one name meet: lower case, words joined by underscores."""
-    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
-
-
-_CANONICAL = {
-    **{_key(spoken_name(name)): name for name in CATEGORIES},
-    **_DATA["aliases"],
-    **{name: name for name in CATEGORIES},
-}
+    found = active().categories.get(category)
+    return found.with_article if found else default_article(default_spoken(category))
 
 
 def resolve(name: str) -> str:
@@ -56,16 +137,17 @@ def resolve(name: str) -> str:
     Raises:
         UserError: no category has this name; the message offers close matches.
     """
-    canonical = _CANONICAL.get(_key(name))
+    canonical = active().canonical.get(key(name))
     if canonical is None:
-        raise UserError(f"category: unknown name {name!r}{_suggestion(name)}")
+        raise _unknown(name)
     return canonical
 
 
-def _suggestion(name: str) -> str:
-    spellings = difflib.get_close_matches(_key(name), _CANONICAL, n=5, cutoff=0.6)
-    matches = list(dict.fromkeys(_CANONICAL[spelling] for spelling in spellings))[:3]
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+def _unknown(name: str) -> UserError:
+    return UserError(
+        f"category: unknown name {name!r}{did_you_mean(name, active().canonical)} "
+        f"(categories of your own: --taxonomy FILE, or {ENVIRONMENT}=FILE)"
+    )
 
 
 def meta_class(category: str) -> str:
@@ -74,9 +156,23 @@ def meta_class(category: str) -> str:
     Raises:
         UserError: the category is not in the taxonomy.
     """
-    if category not in _META_CLASS_OF:
-        raise UserError(f"category: unknown name {category!r}{_suggestion(category)}")
-    return _META_CLASS_OF[category]
+    found = active().categories.get(category)
+    if found is None:
+        raise _unknown(category)
+    return found.meta_class
+
+
+def check_canonical(names: Iterable[str], source: str | Path) -> None:
+    """Make sure that every name is a category's canonical one, as the objects of ``source`` must have.
+
+    Raises:
+        UserError: one is not; the message names the source.
+    """
+    for name in names:
+        try:
+            meta_class(name)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from error
 
 
 def read_category_file(path: str | Path) -> list[str]:

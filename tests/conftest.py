@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ TINY_SIZES = {
     "num_key_value_heads": 4,
     "max_position_embeddings": 1024,
 }
+
+
+@pytest.fixture(autouse=True)
+def built_in_taxonomy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test sees the taxonomy file of another one, or of whoever runs the tests."""
+    from llava_pose import taxonomy
+
+    monkeypatch.delenv(taxonomy.ENVIRONMENT, raising=False)
+    taxonomy.activate(None)
+    yield
+    taxonomy.activate(None)
 
 
 @pytest.fixture(scope="session")
