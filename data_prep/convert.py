@@ -24,8 +24,8 @@ from data_prep.crops import PUBLISHED_SIZE
 from data_prep.rows import Cut, open_image, rows_of
 from data_prep.shards import ShardWriter, new_folder
 from data_prep.source import Problem, Source, Task, limited
+from llava_pose import taxonomy
 from llava_pose.errors import UserError
-from llava_pose.taxonomy import read_category_file
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def outcomes(tasks: Sequence[Task], source: Source, settings: Settings) -> Itera
     if settings.workers == 1:
         yield from (process(task, source, settings) for task in tasks)
         return
-    pool = ProcessPoolExecutor(settings.workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        settings.workers, get_context("spawn"), initializer=taxonomy.activate, initargs=(taxonomy.active(),)
+    )
     try:
         pending: deque[Future[Outcome]] = deque()
         for task in tasks:
@@ -127,6 +129,9 @@ def convert(source: Source, out: Path, settings: Settings) -> None:
             lines.append(f"{split}: {writer.rows} rows from {len(tasks)} images")
             lines += [f"{split}: left out: {reason}: {count}" for reason, count in sorted(skipped.items())]
         (folder / "README.md").write_text(card_text(lines, settings.cut), encoding="utf-8")
+        own = taxonomy.file_text()
+        if own is not None:
+            (folder / taxonomy.FILE_NAME).write_text(own, encoding="utf-8")
     print("\n".join(lines))
 
 
@@ -146,6 +151,7 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--crop", choices=["object", "box", "scene"], default="object")
     parser.add_argument("--size", type=positive, help="side of an object or box crop in pixels (default 512)")
     parser.add_argument("--categories", type=Path, help="file of the category names to keep, one a line")
+    parser.add_argument("--taxonomy", type=Path, help="file of categories of your own (YAML or JSON)")
     parser.add_argument("--limit", type=positive, help="at most this many images a split, from all categories")
     parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a mistake in the data does")
@@ -154,12 +160,18 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def settings_from(options: argparse.Namespace) -> Settings:
-    """The settings behind parsed flags. Raises UserError where they contradict one another."""
+    """The settings behind parsed flags; puts the taxonomy they ask for into effect.
+
+    Raises UserError where they contradict one another, or a file that they name is wrong.
+    """
     if options.crop == "scene" and options.size is not None:
         raise UserError("--size: whole scenes keep their size; give it with --crop object or box")
+    if options.taxonomy is not None:
+        taxonomy.use_file(options.taxonomy)
+    taxonomy.use_folder(options.root)
     return Settings(
         cut=Cut(options.crop, options.size or PUBLISHED_SIZE),
-        categories=frozenset(read_category_file(options.categories)) if options.categories else None,
+        categories=frozenset(taxonomy.read_category_file(options.categories)) if options.categories else None,
         limit=options.limit,
         workers=options.workers,
         on_error=options.on_error,

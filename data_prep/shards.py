@@ -18,7 +18,7 @@ from llava_pose.scene import features
 
 ROWS_PER_GROUP = 64
 ROWS_PER_SHARD = 4096
-_OUR_FILES = re.compile(r"(train|val)-\d{5}-of-\d{5}\.parquet|README\.md")
+_OUR_FILES = re.compile(r"(train|val)-\d{5}-of-\d{5}\.parquet|README\.md|taxonomy\.json")
 
 
 def open_shard(path: Path) -> pq.ParquetWriter:
