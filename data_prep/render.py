@@ -25,9 +25,8 @@ from data_prep.catalog import SPLITS, Catalog, image_counts
 from data_prep.meshfiles import digest, find_meshes, load_shape
 from data_prep.shapes import CATEGORIES
 from data_prep.writer import Job, Task, Writer, write_atomic
-from llava_pose import __version__
+from llava_pose import __version__, taxonomy
 from llava_pose.errors import UserError, run_cli
-from llava_pose.taxonomy import resolve
 
 RECORD = "render.json"
 _CHUNK = 16  # images a worker takes at a time
@@ -47,6 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: every core)")
     parser.add_argument("--categories", nargs="+", help=f"default: all of --meshes, or {' '.join(CATEGORIES)}")
+    parser.add_argument("--taxonomy", type=Path, help="file of categories of your own (YAML or JSON)")
     parser.add_argument("--size", type=int, default=224, help="width and height of an image, on average (pixels)")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="share of the images in the val split")
     arguments = parser.parse_args(argv)
@@ -63,7 +63,7 @@ def make_catalog(arguments: argparse.Namespace) -> tuple[Catalog, str | None]:
     """The shapes to use and, for a folder of meshes, its digest. Reads every mesh once. Raises UserError."""
     meshes = None if arguments.meshes is None else find_meshes(arguments.meshes)
     available = CATEGORIES if meshes is None else tuple(meshes)
-    categories = list(dict.fromkeys(resolve(name) for name in arguments.categories or available))
+    categories = list(dict.fromkeys(taxonomy.resolve(name) for name in arguments.categories or available))
     for category in categories:
         if category not in available:
             raise UserError(f"--categories {category}: not among {', '.join(available)}")
@@ -117,6 +117,15 @@ def open_folder(arguments: argparse.Namespace, categories: Sequence[str], mesh_d
         raise UserError(f"--out {out}: cannot write ({error.strerror})") from error
 
 
+def use_taxonomy(arguments: argparse.Namespace) -> None:
+    """Put into effect the taxonomy file that is named, and those of the meshes and of a folder to be continued."""
+    if arguments.taxonomy is not None:
+        taxonomy.use_file(arguments.taxonomy)
+    if arguments.meshes is not None:
+        taxonomy.use_folder(arguments.meshes)
+    taxonomy.use_folder(arguments.out)
+
+
 def render_all(job: Job, tasks: Sequence[Task], workers: int) -> None:
     """Write the images of ``tasks`` that are not complete, in this process or in ``workers`` others."""
     writer = Writer(job)
@@ -157,6 +166,7 @@ def _write_chunk(tasks: Iterable[Task]) -> int:
 def main(argv: Sequence[str] | None = None) -> None:
     """Render the data set the command line asks for. Raises UserError."""
     arguments = parse_arguments(argv)
+    use_taxonomy(arguments)
     catalog, mesh_digest = make_catalog(arguments)
     open_folder(arguments, list(catalog.counts), mesh_digest)
     job = Job(arguments.out, arguments.seed, arguments.size, catalog)
@@ -169,6 +179,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if number < counts[split]
     ]
     try:
+        own = taxonomy.file_text()
+        if own is not None:
+            write_atomic(arguments.out / taxonomy.FILE_NAME, own.encode())
         render_all(job, tasks, arguments.workers)
         for category in catalog.counts:
             for split in SPLITS:
