@@ -20,6 +20,7 @@ from PIL import Image
 from llava_pose.annotations import read_annotations, skip_reason
 from llava_pose.errors import UserError
 from llava_pose.geometry import mirror_pose
+from llava_pose.sides import mirrored_text
 from llava_pose.taxonomy import resolve
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ __all__ = [
 POSE_MARK = "<pose>"
 DEFAULT_VIEWPORT = 2000.0
 """The focal length in pixels of annotations that give none."""
-
-# Words that a horizontal flip makes untrue.
-_SIDED = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b|\b(counter|anti)?-?clockwise\b", flags=re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -123,16 +121,17 @@ class PosedImage:
     def mirrored(self) -> PosedImage:
         """The horizontally flipped record.
 
-        The caption stays as it is unless it speaks of left, right or a turning direction: then the flip would
-        make it untrue, and it is emptied, for the reader to write a new one from the flipped objects.
+        Where the caption speaks of left, right or a turning direction, those words change places. Where such a
+        word may have another meaning ("right next to") it is emptied, for the reader to write a new one from the
+        flipped objects.
         """
-        keep = _SIDED.search(self.caption) is None
+        caption = mirrored_text(self.caption)
         return dataclasses.replace(
             self,
             image=self.image and self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
             objects=tuple(item.mirrored(self.width) for item in self.objects),
-            caption=self.caption if keep else "",
-            caption_objects=self.caption_objects if keep else (),
+            caption=caption or "",
+            caption_objects=self.caption_objects if caption else (),
         )
 
     def to_row(self) -> dict[str, Any]:

@@ -89,17 +89,23 @@ def test_the_mirror_flips_pixels_and_keeps_a_caption_without_sides():
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "mirrored_words"),
     [
-        "to the left of",
-        "on the Right side of",
-        "leftmost beside",
-        "in the right-hand lane by",
-        "turned clockwise by",
+        ("to the left of", "to the right of"),
+        ("on the Right side of", "on the Left side of"),
+        ("leftmost beside", "rightmost beside"),
+        ("in the right-hand lane by", "in the left-hand lane by"),
+        ("turned clockwise by", "turned counterclockwise by"),
     ],
 )
-def test_the_mirror_empties_a_caption_that_names_sides(words):
+def test_the_mirror_swaps_the_sides_that_a_caption_names(words, mirrored_words):
     mirrored = record(f"A car <pose> {words} a chair <pose>.").mirrored()
+    assert mirrored.caption == f"A car <pose> {mirrored_words} a chair <pose>."
+    assert mirrored.caption_objects == (2, 5)
+
+
+def test_the_mirror_empties_a_caption_whose_left_or_right_may_be_no_side():
+    mirrored = record("A car <pose> left over right by a chair <pose>.").mirrored()
     assert mirrored.caption == "" and mirrored.caption_objects == ()
 
 
