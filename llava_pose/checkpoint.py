@@ -29,10 +29,10 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from . import conversation, vision
+from . import conversation, taxonomy, vision
 from .configuration import POSE_TOKEN, LlavaPoseConfig
 from .errors import UserError
-from .folders import EMBEDDED, model_source
+from .folders import EMBEDDED, model_source, use_taxonomy_of
 from .modeling import LlavaPoseForConditionalGeneration
 from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
 
@@ -47,12 +47,15 @@ def load(
 ) -> LlavaPair:
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
+    Where the model names categories of its own, they are in the taxonomy from then on.
+
     ``path``: a folder, a hub name, or "embedded". ``dtype``: float32 when left out; the pose head stays float32
     whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (ours
     have their own). ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
 
     Raises:
-        UserError: the folder does not exist, is no model folder, or holds a model of another kind.
+        UserError: the folder does not exist, is no model folder, holds a model of another kind, or its taxonomy is
+            wrong, missing or contradicts one in use.
     """
     name = model_source(path)
     folder = Path(name)
@@ -60,6 +63,7 @@ def load(
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a model folder or reachable hub name: {_first_line(error)}") from error
+    use_taxonomy_of(name)
     if (folder / "adapter_config.json").is_file():
         model, processor = _load_adapter(folder, config, dtype, **kwargs)
     elif config.model_type == LlavaPoseConfig.model_type:
@@ -68,6 +72,7 @@ def load(
         model, processor = _load_released(name, config, dtype, head or {}, **kwargs)
     else:
         raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
+    taxonomy.check_canonical(model.config.pose_categories or (), path)
     # Loaded in half precision with the rest, the head goes back to float32: see PoseHead.
     model.pose_head.float()
     # What an adapter trained on this model will name as its base.
@@ -225,8 +230,8 @@ def save(
     """Write a folder that ``load`` opens: a full model, or the adapter of a PEFT model.
 
     ``dtype`` casts the weights on the way (the pose head too; ``load`` brings it back to float32); ``state`` stands in
-    for the model's own weights, where those are sharded. The folder appears under its name only when it is complete;
-    an older one of that name is replaced.
+    for the model's own weights, where those are sharded. The taxonomy goes with it where it is not the built-in one.
+    The folder appears under its name only when it is complete; an older one of that name is replaced.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
@@ -239,6 +244,9 @@ def save(
         model.save_pretrained(partial, state_dict=weights)
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
+        own = taxonomy.file_text()
+        if own is not None:
+            (partial / taxonomy.FILE_NAME).write_text(own, encoding="utf-8")
         for file in partial.iterdir():
             # safetensors writes for its owner alone; a model folder is read by whoever may read its other files.
             file.chmod(0o666 & ~_umask())

@@ -133,6 +133,7 @@ def _box(text: str) -> Box:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from .folders import model_source, use_taxonomy_of
     from .images import check_box, check_png_target, image_size, open_image, save_png
     from .taxonomy import read_category_file, spoken_name
 
@@ -143,7 +144,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     sizes = [image_size(path) for path in images]
     for box in arguments.box:
         check_box(box, sizes[0])
-    categories = read_category_file(arguments.categories) if arguments.categories else None
+    categories = None
+    if arguments.categories:
+        use_taxonomy_of(model_source(arguments.model))
+        categories = read_category_file(arguments.categories)
     if arguments.save:
         check_png_target(arguments.save)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from . import taxonomy
 from .errors import UserError
 
 EMBEDDED = "embedded"
@@ -31,3 +32,22 @@ def model_source(model: str | Path) -> str:
     if folder.exists() or folder.parent.is_dir() or not _HUB_NAME.fullmatch(str(model)):
         raise UserError(f"{model}: no such model folder (a hub name has the form owner/name)")
     return str(model)
+
+
+def use_taxonomy_of(source: str) -> None:
+    """Put into effect the taxonomy that a model of ``model_source`` carries, if it names categories of its own.
+
+    Raises UserError when its file is wrong or contradicts one in use.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        from huggingface_hub import hf_hub_download  # here: folders need none of it
+        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+        try:
+            folder = Path(hf_hub_download(source, taxonomy.FILE_NAME)).parent
+        except EntryNotFoundError:
+            return
+        except HfHubHTTPError as error:
+            raise UserError(f"{source}: {taxonomy.FILE_NAME} cannot be fetched: {error}") from error
+    taxonomy.use_folder(folder)
