@@ -159,8 +159,8 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def settings_from(options: argparse.Namespace) -> Settings:
-    """The settings behind parsed flags; puts the taxonomy they ask for into effect.
+def settings_from(options: argparse.Namespace, by_viewport: bool = False) -> Settings:
+    """The settings behind parsed flags; puts the taxonomy they ask for into effect. ``by_viewport``: see Cut.
 
     Raises UserError where they contradict one another, or a file that they name is wrong.
     """
@@ -170,7 +170,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
         taxonomy.use_file(options.taxonomy)
     taxonomy.use_folder(options.root)
     return Settings(
-        cut=Cut(options.crop, options.size or PUBLISHED_SIZE),
+        cut=Cut(options.crop, options.size or PUBLISHED_SIZE, by_viewport),
         categories=frozenset(taxonomy.read_category_file(options.categories)) if options.categories else None,
         limit=options.limit,
         workers=options.workers,

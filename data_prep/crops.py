@@ -18,6 +18,7 @@ from llava_pose.scene import PosedObject
 
 PUBLISHED_SIZE = 512
 PUBLISHED_DISTANCE = 4.0
+PUBLISHED_VIEWPORT = 2000.0
 BOX_MARGIN = 1.2
 
 
@@ -30,9 +31,15 @@ class Region:
     side: float
 
 
-def object_region(item: PosedObject) -> Region:
-    """The published object-centric crop: the image scaled by distance / 4, then 512 × 512 around (px, py)."""
+def object_region(item: PosedObject, by_viewport: bool = False) -> Region:
+    """The published object-centric crop: the image scaled by distance / 4, then 512 × 512 around (px, py).
+
+    It shows an object of unit size whole where the viewport is ImageNet3D's 2000. For data with other viewports, each
+    crop can be as wide as it would be there: ``by_viewport``.
+    """
     side = PUBLISHED_SIZE * PUBLISHED_DISTANCE / item.distance
+    if by_viewport:
+        side *= item.viewport / PUBLISHED_VIEWPORT
     return Region(item.px - side / 2, item.py - side / 2, side)
 
 

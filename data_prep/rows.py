@@ -21,10 +21,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Cut:
-    """How rows are cut out of images: ``kind`` object, box or scene; ``size``: side of a crop in pixels."""
+    """How rows are cut out of images: ``kind`` object, box or scene; ``size``: side of a crop in pixels;
+    ``by_viewport``: whether an object crop is as wide as it would be with ImageNet3D's viewport."""
 
     kind: str = "object"
     size: int = PUBLISHED_SIZE
+    by_viewport: bool = False
 
 
 def open_image(path: Path) -> Image.Image:
@@ -75,7 +77,7 @@ def whole(image: Image.Image, objects: Sequence[PosedObject], image_id: str) -> 
 
 def cropped(image: Image.Image, item: PosedObject, image_id: str, cut: Cut) -> PosedImage:
     """A crop of one object. Raises UserError where the crop misses the image or the object."""
-    region = object_region(item) if cut.kind == "object" else box_region(item)
+    region = object_region(item, cut.by_viewport) if cut.kind == "object" else box_region(item)
     shown, crop = crop_object(item, region, cut.size), crop_image(image, region, cut.size)
     caption, marks = template_caption([shown], f"{image_id}#{item.object_id}")
     return PosedImage(crop, image_id, cut.size, cut.size, (shown,), caption, marks)

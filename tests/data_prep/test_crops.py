@@ -62,6 +62,15 @@ def test_the_object_crop_is_the_published_one():
     assert half.px == 128.0 and half.viewport == pytest.approx(400 * scale)
 
 
+@given(viewport=st.floats(200, 6000), distance=st.floats(0.5, 30))
+def test_by_viewport_an_object_is_as_large_in_its_crop_as_with_imagenet3ds_viewport(viewport, distance):
+    item = dataclasses.replace(ITEM, viewport=viewport, distance=distance, bbox=(101, 71, 102, 72))
+    usual = dataclasses.replace(item, viewport=2000.0)
+    seen = crop_object(item, object_region(item, by_viewport=True), 512)
+    assert seen.viewport == pytest.approx(crop_object(usual, object_region(usual), 512).viewport)
+    assert object_region(usual, by_viewport=True) == object_region(usual)
+
+
 def test_the_box_crop_is_a_square_with_a_margin_around_the_box():
     region = box_region(ITEM)
     assert region == Region(100 - 72, 70 - 72, 144)
