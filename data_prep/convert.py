@@ -129,9 +129,7 @@ def convert(source: Source, out: Path, settings: Settings) -> None:
             lines.append(f"{split}: {writer.rows} rows from {len(tasks)} images")
             lines += [f"{split}: left out: {reason}: {count}" for reason, count in sorted(skipped.items())]
         (folder / "README.md").write_text(card_text(lines, settings.cut), encoding="utf-8")
-        own = taxonomy.file_text()
-        if own is not None:
-            (folder / taxonomy.FILE_NAME).write_text(own, encoding="utf-8")
+        taxonomy.write_into(folder)
     print("\n".join(lines))
 
 

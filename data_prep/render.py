@@ -179,9 +179,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if number < counts[split]
     ]
     try:
-        own = taxonomy.file_text()
-        if own is not None:
-            write_atomic(arguments.out / taxonomy.FILE_NAME, own.encode())
+        taxonomy.write_into(arguments.out)
         render_all(job, tasks, arguments.workers)
         for category in catalog.counts:
             for split in SPLITS:

@@ -244,9 +244,7 @@ def save(
         model.save_pretrained(partial, state_dict=weights)
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
-        own = taxonomy.file_text()
-        if own is not None:
-            (partial / taxonomy.FILE_NAME).write_text(own, encoding="utf-8")
+        taxonomy.write_into(partial)
         for file in partial.iterdir():
             # safetensors writes for its owner alone; a model folder is read by whoever may read its other files.
             file.chmod(0o666 & ~_umask())

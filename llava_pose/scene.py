@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from llava_pose import taxonomy
 from llava_pose.annotations import read_annotations, skip_reason
 from llava_pose.errors import UserError
 from llava_pose.geometry import mirror_pose
 from llava_pose.sides import mirrored_text
-from llava_pose.taxonomy import resolve
 
 if TYPE_CHECKING:
     import datasets
@@ -170,7 +170,7 @@ def posed_object(annotation: dict[str, Any], object_id: int, category: str) -> P
     """
     return PosedObject(
         object_id=object_id,
-        category=resolve(annotation.get("class", category)),
+        category=taxonomy.resolve(annotation.get("class", category)),
         bbox=annotation["bbox"],
         azimuth=annotation["azimuth"],
         elevation=annotation["elevation"],
@@ -240,9 +240,12 @@ def crop_kind(data_dir: str | Path) -> str | None:
 def load_split(data_dir: str | Path, split: str) -> datasets.Dataset:
     """Open one split of a data folder that ``data_prep`` wrote, with the columns of ``features()``.
 
+    Where the data has categories of its own, they are in the taxonomy from then on.
+
     Raises:
-        UserError: the folder or the split is missing, the split is empty or its files are damaged, or a
-            column of ``features()`` is missing or of another type.
+        UserError: the folder or the split is missing, the split is empty or its files are damaged, a column of
+            ``features()`` is missing or of another type, a category is not in the taxonomy, or the folder's
+            taxonomy is wrong or contradicts one in use.
     """
     folder = Path(data_dir)
     if not folder.is_dir():
@@ -254,9 +257,20 @@ def load_split(data_dir: str | Path, split: str) -> datasets.Dataset:
     # Looked at first, because datasets logs a traceback of its own on a file that it cannot read.
     if not sum(shard_rows(Path(shard)) for shard in shards):
         raise UserError(f"{folder}: split {split!r} is empty")
+    taxonomy.use_folder(folder)
+    for shard in shards:
+        taxonomy.check_canonical(_categories_in(shard), shard)
     from datasets import load_dataset
 
     return load_dataset("parquet", data_files={split: shards}, split=split)
+
+
+def _categories_in(shard: str) -> list[str]:
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    objects = pyarrow.parquet.read_table(shard, columns=["objects"])["objects"]
+    return pyarrow.compute.list_flatten(objects).combine_chunks().field("category").unique().to_pylist()
 
 
 def shard_rows(shard: Path) -> int:

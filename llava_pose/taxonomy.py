@@ -98,6 +98,20 @@ def file_text() -> str | None:
     return json.dumps({"categories": changes}, indent=1, ensure_ascii=False) + "\n" if changes else None
 
 
+def write_into(folder: Path) -> None:
+    """Leave ``file_text`` in a folder, whole or not at all; where there is none, leave no earlier one either."""
+    path, text = folder / FILE_NAME, file_text()
+    if text is None:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def categories() -> tuple[str, ...]:
     """The canonical names of all categories, in alphabetical order."""
     return tuple(active().categories)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llava_pose import taxonomy
 from llava_pose.errors import UserError
 
 
@@ -130,9 +131,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise UserError(f"{path}: {_describe(error)}") from error
 
 
-def save_config(config: TrainConfig, path: Path) -> None:
-    """Write the configuration as YAML that ``load_config`` reads back equal."""
-    path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+def save_config(config: TrainConfig, run: Path) -> None:
+    """Write what a run depends on into its folder: ``config.yaml``, which ``load_config`` reads back equal, and the
+    taxonomy where it is not the built-in one."""
+    text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    (run / "config.yaml").write_text(text, encoding="utf-8")
+    taxonomy.write_into(run)
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

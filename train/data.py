@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llava_pose import taxonomy
 from llava_pose.conversation import training_conversation
 from llava_pose.scene import PosedImage
 
@@ -38,6 +39,7 @@ class TrainingRows(torch.utils.data.Dataset):
     def __init__(self, splits: Sequence[Split], processor: Any, seed: int, flip: bool, question_share: float = 0.5):
         self.processor, self.seed, self.flip, self.question_share = processor, seed, flip, question_share
         self.splits = list(splits)
+        self._taxonomy = taxonomy.active()
         self._places = [(which, row) for which, split in enumerate(splits) for row in range(len(split.data))]
         # With cached features a row's image is never looked at: the records are small and kept at hand.
         self._records = [
@@ -47,6 +49,10 @@ class TrainingRows(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def start_worker(self, _: int) -> None:
+        """Name things in a worker process as in this one."""
+        taxonomy.activate(self._taxonomy)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
         epoch, position = divmod(number, len(self._places))

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin, gather_object, set_seed
 from tqdm import tqdm
 
-from llava_pose import checkpoint
+from llava_pose import checkpoint, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
@@ -46,6 +46,8 @@ def main() -> None:
     run = Path(config.output_dir)
     if (checkpoints(run) or (run / "final").exists()) and not arguments.resume:
         raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")
+    if arguments.resume:
+        taxonomy.use_folder(run)
     data = {split: [load_split(folder, split) for folder in config.data] for split in ("train", "val")}
     train(config, data, run)
 
@@ -60,7 +62,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     )
     rows = training_rows(config, data["train"], model, processor, accelerator, run)
     if accelerator.is_main_process:
-        save_config(config, run / "config.yaml")
+        save_config(config, run)
         accelerator.print(describe_size(model, len(rows), config))
     optimizers = build_optimizers(model, config)
     handle_weights(accelerator, model)
@@ -80,17 +82,13 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         batch_sampler=batches,
         collate_fn=rows.collate,
         num_workers=config.workers,
+        worker_init_fn=rows.start_worker,
         # Its own, or making the loader would draw from the random state that a checkpoint has just restored.
         generator=torch.Generator(),
         pin_memory=accelerator.device.type == "cuda",
     )
-    progress = tqdm(
-        desc="train",
-        total=config.steps,
-        initial=step,
-        unit="step",
-        disable=not accelerator.is_local_main_process,
-    )
+    quiet = not accelerator.is_local_main_process
+    progress = tqdm(desc="train", total=config.steps, initial=step, unit="step", disable=quiet)
     iterator, log = iter(loader), Log(accelerator, run, config, step)
     model.train()
     while step < config.steps:

@@ -50,8 +50,8 @@ def test_every_recipe_of_ours_is_valid_and_opens_with_its_launch_command(recipe)
 
 def test_what_is_saved_with_a_run_reads_back_equal(write, tmp_path):
     config = load_config(write(VALID, **LORA), ["model.lora.rank=8", "learning_rate=1e-5"])
-    save_config(config, tmp_path / "saved.yaml")
-    assert load_config(tmp_path / "saved.yaml") == config
+    save_config(config, tmp_path)
+    assert load_config(tmp_path / "config.yaml") == config
 
 
 @pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("2E-4", 2e-4), ("1", 1.0), ("5.0e-4", 5e-4), (".5", 0.5)])
