@@ -49,6 +49,11 @@ def mirrored_text(text: str) -> str | None:
     for word in _SIDED.finditer(text):
         if not any(start <= word.start() and word.end() <= end for start, end in certain):
             return None
+    return swapped_sides(text)
+
+
+def swapped_sides(text: str) -> str:
+    """The text with every left and right, clockwise and counterclockwise swapped: where each is known to be a side."""
     return _SIDED.sub(_swapped, text)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from llava_pose.sides import mirrored_text
+from llava_pose.sides import mirrored_text, swapped_sides
 
 SIDES = {
     "A car <pose> is to the left of a bench <pose>.": "A car <pose> is to the right of a bench <pose>.",
@@ -46,3 +46,9 @@ def test_a_left_or_right_that_may_be_no_side_is_left_alone(text):
 @pytest.mark.parametrize("text", ["", "A car <pose> beside a chair <pose>.", "A bright, copyrighted, upright cleft."])
 def test_text_without_sides_is_itself(text):
     assert mirrored_text(text) == text
+
+
+def test_words_known_to_be_sides_are_swapped_where_a_text_would_leave_doubt():
+    assert mirrored_text("the right one, tilted clockwise") is None
+    assert swapped_sides("the right one, tilted clockwise") == "the left one, tilted counterclockwise"
+    assert swapped_sides("brightly left behind") == "brightly right behind"
