@@ -26,6 +26,7 @@ from llava_pose import checkpoint, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
+from llava_pose.folders import model_source, use_taxonomy_of
 from llava_pose.launch import make_accelerator
 from llava_pose.scene import PosedImage, crop_kind, load_split
 
@@ -33,6 +34,7 @@ from llava_pose.scene import PosedImage, crop_kind, load_split
 def main() -> None:
     """Evaluate and write the results."""
     arguments = parse_arguments()
+    use_taxonomy_of(model_source(arguments.model))
     data = load_split(arguments.data, arguments.split)
     present = sorted({item["category"] for row in data["objects"] for item in row})
     categories = taxonomy.read_category_file(arguments.categories) if arguments.categories else present
