@@ -1,4 +1,7 @@
-"""What stands behind the objects: skies, rooms, clutter, studio sweeps, and textured ground in perspective."""
+"""What stands behind the objects: skies, rooms, clutter, studio sweeps, and textured ground in perspective.
+
+Pictures are (3, height, width) while they are made: what varies over a picture then multiplies all three as it is.
+"""
 
 from __future__ import annotations
 
@@ -40,10 +43,11 @@ def noise_tile() -> Floats:
     return _to_unit(tile)
 
 
-@lru_cache(maxsize=1)
-def sensor_noise() -> Floats:
-    """Gaussian noise (512, 512, 3), unit variance: pictures take shifted windows of it."""
-    return np.random.default_rng(20240602).standard_normal((512, 512, 3), dtype=np.float32)
+@lru_cache(maxsize=2)
+def sensor_noise(side: int) -> Floats:
+    """Gaussian noise (3, side, side) of unit variance, repeated every 512: pictures take shifted windows of it."""
+    noise = np.random.default_rng(20240602).standard_normal((3, 512, 512), dtype=np.float32)
+    return np.tile(noise, (1, side // 512, side // 512))
 
 
 def _stretch_periodic(values: Floats, size: int, axis: int) -> Floats:
@@ -63,7 +67,7 @@ def _to_unit(values: Floats) -> Floats:
 def background(
     rng: np.random.Generator, width: int, height: int, elevation: float, theta: float
 ) -> tuple[Floats, bool]:
-    """A backdrop (height, width, 3), display RGB in 0..1, and whether it has a floor to throw shadows on.
+    """A backdrop (3, height, width), display RGB in 0..1, and whether it has a floor to throw shadows on.
 
     The floor is drawn for a camera at the scene's elevation and roll but with a wide field of view, so that the horizon
     shows as it does in photos.
@@ -84,9 +88,19 @@ def _color(rng: np.random.Generator, saturation: float, low: float, high: float)
 
 
 def _upscale(grid: Floats, width: int, height: int) -> Floats:
-    """Colour grid (h, w, 3) resized to (height, width, 3) with soft borders."""
+    """Colour grid (h, w, 3) resized to (3, height, width) with soft borders."""
     picture = Image.fromarray((np.clip(grid, 0, 1) * 255).astype(np.uint8))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    return _planes(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _planes(picture: Image.Image) -> Floats:
+    """An 8-bit picture as (3, height, width) in 0..1."""
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)) * np.float32(1 / 255)
+
+
+def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
+    """From colour ``first`` (3,) to ``second`` (3,) by ``share`` (h, w): (3, h, w)."""
+    return first[:, None, None] + (second - first)[:, None, None] * share
 
 
 def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contrast: float) -> Floats:
@@ -113,17 +127,17 @@ def _studio(rng: np.random.Generator, width: int, height: int) -> Floats:
 
 def _air(rng: np.random.Generator, width: int, height: int) -> Floats:
     """Sky with clouds."""
-    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    rows = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     zenith = np.array(
         colorsys.hsv_to_rgb(rng.uniform(0.53, 0.63), rng.uniform(0.1, 0.7), rng.uniform(0.5, 0.95)),
         np.float32,
     )
-    sky = zenith + (1 - zenith) * rows * np.float32(rng.uniform(0.2, 0.8))
+    sky = _mix(zenith, np.ones(3, dtype=np.float32), rows * np.float32(rng.uniform(0.2, 0.8)))
     top, left = rng.integers(_TILE, size=2)
     stretch = rng.uniform(0.3, 1.0)
     row = (top + np.arange(height) * stretch * 1.6).astype(int) % _TILE
     column = (left + np.arange(width) * stretch).astype(int) % _TILE
-    cloud = np.clip((noise_tile()[np.ix_(row, column)] - rng.uniform(0.3, 0.7)) * 2, 0, 1)[..., None]
+    cloud = np.clip((noise_tile()[np.ix_(row, column)] - rng.uniform(0.3, 0.7)) * 2, 0, 1)
     return sky + (np.float32(rng.uniform(0.8, 1.0)) - sky) * cloud
 
 
@@ -136,7 +150,7 @@ def _behind(rng: np.random.Generator, width: int, height: int) -> Floats:
         return _studio(rng, width, height)
     scale = int(rng.integers(3, 8))
     backdrop = _cloudy(rng, width // scale + 2, height // scale + 2, 4, 0.6)
-    small = Image.fromarray((np.clip(backdrop, 0, 1) * 255).astype(np.uint8))
+    small = Image.fromarray((np.clip(backdrop, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0))
     draw = ImageDraw.Draw(small)
     for _ in range(int(rng.integers(4, 16))):
         x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
@@ -146,7 +160,7 @@ def _behind(rng: np.random.Generator, width: int, height: int) -> Floats:
             draw.rectangle([x - w / 2, y - h / 2, x + w / 2, y + h / 2], fill=fill)
         else:
             draw.ellipse([x - w / 2, y - w / 2, x + w / 2, y + w / 2], fill=fill)
-    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    return _planes(small.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, theta: float) -> Floats:
@@ -157,7 +171,7 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
     y = ((height / 2 - np.arange(height, dtype=np.float32) - 0.5) / focal)[:, None]
     x, y = x * math.cos(theta) + y * math.sin(theta), y * math.cos(theta) - x * math.sin(theta)
     down = math.sin(elevation) - y * math.cos(elevation)
-    ground = np.clip(down * focal * 0.7, 0, 1).astype(np.float32)[..., None]  # soft over a pixel or two at the horizon
+    ground = np.clip(down * focal * 0.7, 0, 1)  # soft over a pixel or two at the horizon
     depth = 1 / np.maximum(down, 0.01)
     side, ahead = x * depth, (math.cos(elevation) + y * math.sin(elevation)) * depth
     turn = rng.uniform(0, math.pi)
@@ -166,20 +180,19 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
         ahead * math.cos(turn) - side * math.sin(turn),
     )
     clear = np.clip(4 * down, 0, 1)  # far texture fades into its mean
-    surface = _surface(rng, side, ahead, clear.astype(np.float32))
-    return behind * (1 - ground) + surface * ground
+    return behind + (_surface(rng, side, ahead, clear) - behind) * ground
 
 
 def _surface(rng: np.random.Generator, side: Floats, ahead: Floats, clear: Floats) -> Floats:
-    """Ground colours (h, w, 3) at floor coordinates: earth and carpet, planks, tiles or slabs."""
+    """Ground colours (3, h, w) at floor coordinates: earth and carpet, planks, tiles or slabs."""
     first = _color(rng, 0.3, 0.25, 0.9)
     second = first * np.float32(rng.uniform(0.55, 0.9))
     fine = rng.uniform(20, 70)
-    offset = rng.integers(_TILE, size=2)
-    stretch = rng.choice([1.0, 1.0, 6.0])
-    row = (side * fine * stretch + offset[0]).astype(np.int32) & (_TILE - 1)
-    column = (ahead * fine + offset[1]).astype(np.int32) & (_TILE - 1)
-    share = noise_tile()[row, column]
+    across, along = rng.integers(_TILE, size=2).tolist()
+    stretch = float(rng.choice([1.0, 1.0, 6.0]))
+    row = (side * (fine * stretch) + across).astype(np.int32) & (_TILE - 1)
+    column = (ahead * fine + along).astype(np.int32) & (_TILE - 1)
+    share = noise_tile().take(row * _TILE + column)
     pattern = rng.choice(["plain", "plain", "planks", "tiles", "slabs"])
     scale = rng.uniform(0.8, 4.0)
     if pattern == "planks":
@@ -191,5 +204,4 @@ def _surface(rng: np.random.Generator, side: Floats, ahead: Floats, clear: Float
     elif pattern == "slabs":
         gap = np.minimum(side * scale % 1, ahead * scale % 1) < 0.06
         share = np.maximum(0.6 * share, gap)
-    share = (0.5 + (share - 0.5) * clear)[..., None]
-    return first + (second - first) * share
+    return _mix(first, second, 0.5 + (share - 0.5) * clear)

@@ -2,26 +2,31 @@
 
 Every object has a camera of its own, as in ImageNet3D: the object's origin lies at the principal point and the optical
 axis runs through it. Pixel (column, row) covers [column, column + 1) x [row, row + 1); its centre is at + 0.5.
+
+Many vectors are kept as (3, N), one row a component: NumPy is quick along the last axis, and embree takes the transpose
+as it is.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import cv2
 import numpy as np
 from embreex import rtcore, rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
 
-from data_prep.shapes.mesh import Floats, Shape
-from llava_pose.geometry import camera_center, project, rotation_matrix
+from data_prep.backgrounds import noise_cube
+from data_prep.shapes.mesh import Floats, Point, Shape
+from llava_pose.geometry import camera_center, rotation_matrix
 
-# Four samples of a pixel on a rotated grid: no two share a row or column.
-_SUBPIXELS = np.array([[-0.375, -0.125], [0.125, -0.375], [0.375, 0.125], [-0.125, 0.375]])
-_EDGE_CONTRAST = 0.2  # display value between neighbours above which a pixel is sampled four times
+# What is sampled of an edge pixel beside its centre: no two of the four share a row or column.
+_SUBPIXELS = np.array([[-0.375, 0.125], [0.25, -0.375], [0.125, 0.375]], dtype=np.float32)
+_EDGE_CONTRAST = 0.2  # display value between neighbours above which a pixel is sampled more than once
 _DEVICE = rtcore.EmbreeDevice()
 
 
@@ -46,17 +51,46 @@ class View:
     viewport: float
     principal: Floats
 
-    def rays(self, pixels: Floats) -> tuple[Floats, Floats]:
-        """Origin (3,) and directions (N, 3), in the object's frame, of the rays through ``pixels`` (N, 2)."""
-        right, up, back = rotation_matrix(self.pose).astype(np.float32)
-        x = ((pixels[:, :1] - self.principal[0]) / self.viewport).astype(np.float32)
-        y = ((self.principal[1] - pixels[:, 1:]) / self.viewport).astype(np.float32)
-        return camera_center(self.pose, self.distance).astype(np.float32), x * right + (y * up - back)
+    @cached_property
+    def rotation(self) -> Floats:
+        """Object to camera (3, 3)."""
+        return rotation_matrix(self.pose)
+
+    @cached_property
+    def origin(self) -> Floats:
+        """The camera's place (3,) in the object's frame."""
+        return camera_center(self.pose, self.distance).astype(np.float32)
+
+    def grid_rays(self, x: Floats, y: Floats) -> Floats:
+        """Directions (3, len(y) * len(x)), in the object's frame, of the rays through a grid of pixels, row by row."""
+        right, up, back = self.rotation.astype(np.float32)[..., None]
+        across = ((x - self.principal[0]) / self.viewport).astype(np.float32)
+        upward = ((self.principal[1] - y) / self.viewport).astype(np.float32)
+        return ((right * across)[:, None, :] + (up * upward - back)[:, :, None]).reshape(3, -1)
+
+    def rays(self, x: Floats, y: Floats) -> Floats:
+        """Directions (3, N) of the rays through single pixels."""
+        right, up, back = self.rotation.astype(np.float32)[..., None]
+        across = (x - np.float32(self.principal[0])) / np.float32(self.viewport)
+        upward = (np.float32(self.principal[1]) - y) / np.float32(self.viewport)
+        return right * across + up * upward - back
 
     def pixel_box(self, points: Floats) -> Floats:
-        """Box (x1, y1, x2, y2) of the projected ``points`` (N, 3)."""
-        pixels = project(points, self.pose, self.distance, self.viewport, self.principal)
-        return np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
+        """Box (x1, y1, x2, y2) of the projected ``points`` (3, N)."""
+        return turned_box(turn(self.rotation, points), self.distance, self.viewport) + np.tile(self.principal, 2)
+
+
+def turn(rotation: Floats, points: Floats) -> Floats:
+    """``rotation`` (3, 3) times ``points`` (3, N), without the BLAS, whose threads cost more than they save."""
+    x, y, z = points
+    return np.stack([row[0] * x + row[1] * y + row[2] * z for row in rotation])
+
+
+def turned_box(turned: Floats, distance: float, viewport: float) -> Floats:
+    """Box (x1, y1, x2, y2), from the principal point, of points (3, N) along the camera's axes around the object."""
+    scale = viewport / (distance - turned[2])
+    u, v = turned[0] * scale, turned[1] * scale
+    return np.array([u.min(), -v.max(), u.max(), -v.min()])
 
 
 @dataclass(frozen=True)
@@ -65,7 +99,7 @@ class Layer:
 
     left: int
     top: int
-    color: Floats  # (h, w, 3) display RGB, premultiplied by coverage
+    color: Floats  # (3, h, w) display RGB, premultiplied by coverage
     coverage: Floats  # (h, w) 0..1
     mask: NDArray[np.bool_]  # (h, w) silhouette, pixel centres
     silhouette_pixels: int  # of the whole silhouette, outside the image too
@@ -79,68 +113,74 @@ class Layer:
 
 
 class TracedShape:
-    """A shape with its ray-tracing structure."""
+    """A shape with its ray-tracing structure and what is asked of it for every picture."""
 
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
+        self.extent = np.ascontiguousarray(shape.vertices.T)
+        self.floor = np.float32(shape.vertices[:, 2].min())
+        self.half = (np.abs(shape.vertices[:, :2]).max(axis=0) + 0.02).astype(np.float32)
         self._scene = rtcore_scene.EmbreeScene(_DEVICE)
-        self._geometry = TriangleMesh(self._scene, shape.vertices[shape.faces].astype(np.float32))
+        self._geometry = TriangleMesh(self._scene, shape.vertices.astype(np.float32), shape.faces)
+        self._normals = np.ascontiguousarray(shape.corner_normals.reshape(-1, 9).T)
+        self._materials = np.ascontiguousarray(shape.materials.T)
+        self.grained = bool((shape.materials[:, 9] > 0).any())
+        self.mirrors = bool((shape.materials[:, 8] > 0).any())
 
     def first_hits(self, origin: Floats, directions: Floats) -> dict[str, NDArray[Any]]:
-        """embree's answer for rays (N, 3) from one point: ``primID`` (-1: none), ``u``, ``v``, ``tfar``, ``Ng``."""
-        origins = np.broadcast_to(origin, directions.shape).copy()
-        return self._scene.run(origins, directions, query="INTERSECT", output=True)
+        """embree's answer for rays (3, N) from one point: ``primID`` (-1: none), ``u``, ``v``, ``tfar``, ``Ng``."""
+        origins = np.lib.stride_tricks.as_strided(origin, (directions.shape[1], 3), (0, origin.strides[0]))
+        return self._scene.run(origins, directions.T, query="INTERSECT", output=True)
 
     def occluded(self, origins: Floats, direction: Floats) -> NDArray[np.bool_]:
-        """Whether anything lies from each of ``origins`` (N, 3) in ``direction`` (3,)."""
-        directions = np.broadcast_to(direction, origins.shape).copy()
-        return self._scene.run(origins, directions, query="OCCLUDED") >= 0
+        """Whether anything lies from each of ``origins`` (3, N) in ``direction`` (3,)."""
+        return self._scene.run(origins.T, direction[None], query="OCCLUDED") >= 0
+
+    def normals(self, face: NDArray[np.int32], u: Floats, v: Floats) -> Floats:
+        """Interpolated normals (3, N), not of unit length, at barycentric ``u``, ``v`` of faces (N,)."""
+        first, second, third = self._normals.take(face, axis=1).reshape(3, 3, -1)
+        return first * (1 - u - v) + second * u + third * v
+
+    def material(self, face: NDArray[np.int32]) -> Floats:
+        """The material table's 13 numbers (13, N) of faces (N,)."""
+        return self._materials.take(self.shape.face_material.take(face), axis=1)
 
 
 def render_layer(
-    traced: TracedShape, view: View, lights: Lights, noise: Floats, width: int, height: int, cast_shadow: bool
+    traced: TracedShape, view: View, lights: Lights, width: int, height: int, cast_shadow: bool
 ) -> Layer | None:
-    """Trace and shade an object; None when no pixel centre of the image lies on it. ``noise`` is a periodic cube."""
-    box = view.pixel_box(traced.shape.vertices)
+    """Trace and shade an object; None when no pixel centre of the image lies on it."""
+    box = view.pixel_box(traced.extent)
     left, top = (math.floor(edge) for edge in box[:2])
     right, bottom = (math.ceil(edge) for edge in box[2:])
-    grid = _pixel_grid(left, top, right, bottom)
-    origin, directions = view.rays(grid)
-    hits = traced.first_hits(origin, directions)
+    directions = view.grid_rays(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
+    hits = traced.first_hits(view.origin, directions)
     full = (hits["primID"] >= 0).reshape(bottom - top, right - left)
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
-    if x1 >= x2 or y1 >= y2 or not full[y1 - top : y2 - top, x1 - left : x2 - left].any():
+    inside = slice(y1 - top, y2 - top), slice(x1 - left, x2 - left)
+    if x1 >= x2 or y1 >= y2 or not full[inside].any():
         return None
-    inside = np.zeros(full.shape, dtype=bool)
-    inside[y1 - top : y2 - top, x1 - left : x2 - left] = True
-    keep = np.flatnonzero(inside)
-    shader = _Shader(traced, view, lights, noise)
-    hit = full.ravel()[keep]
-    on = keep[hit]
-    flat = np.zeros((len(keep), 3), dtype=np.float32)
-    flat[hit] = shader.shade(origin, directions[on], {name: value[on] for name, value in hits.items()})
-    color: Floats = flat.reshape(y2 - y1, x2 - x1, 3)
-    mask = hit.reshape(y2 - y1, x2 - x1)
+    shader = _Shader(traced, view, lights)
+    mask = full[inside]
+    seen = np.zeros_like(full)
+    seen[inside] = mask
+    color = np.zeros((3, *mask.shape), dtype=np.float32)
+    color[:, mask] = shader.shade(directions, hits, np.flatnonzero(seen))
     coverage = mask.astype(np.float32)
-    edge = _edges(color, mask)
-    samples = (grid[keep][edge.ravel()][:, None, :] + _SUBPIXELS).reshape(-1, 2)
-    if len(samples):
-        fine_color, fine_hit = shader.sample(samples)
-        color[edge] = fine_color.reshape(-1, 4, 3).mean(axis=1)
-        coverage[edge] = fine_hit.reshape(-1, 4).mean(axis=1)
-    shadow = _ground_shadow(traced, view, shader.sun, box, width, height) if cast_shadow else None
+    rows, columns = np.nonzero(_edges(color, mask))
+    if len(rows):
+        x = (columns + (x1 + 0.5)).astype(np.float32) + _SUBPIXELS[:, :1]
+        y = (rows + (y1 + 0.5)).astype(np.float32) + _SUBPIXELS[:, 1:]
+        fine_color, fine_hit = shader.sample(x.ravel(), y.ravel())
+        color[:, rows, columns] = 0.25 * (color[:, rows, columns] + fine_color.reshape(3, 3, -1).sum(axis=1))
+        coverage[rows, columns] = 0.25 * (coverage[rows, columns] + fine_hit.reshape(3, -1).sum(axis=0))
+    shadow = _ground_shadow(traced, view, shader.sun, width, height) if cast_shadow else None
     return Layer(x1, y1, color, coverage, mask, int(full.sum()), shadow)
-
-
-def _pixel_grid(left: int, top: int, right: int, bottom: int) -> Floats:
-    """Pixel centres (N, 2), row by row."""
-    x, y = np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
-    return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
 def _edges(color: Floats, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Pixels (h, w) that differ from a neighbour in coverage or clearly in brightness."""
-    level = color[..., 1] * 0.6 + color[..., 0] * 0.25 + color[..., 2] * 0.15 + mask
+    level = _dot(color, (0.25, 0.6, 0.15)) + mask
     edge = np.zeros(mask.shape, dtype=bool)
     across = np.abs(level[:, 1:] - level[:, :-1]) > _EDGE_CONTRAST
     down = np.abs(level[1:] - level[:-1]) > _EDGE_CONTRAST
@@ -151,85 +191,81 @@ def _edges(color: Floats, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return edge
 
 
-def _dot(a: Floats, b: Floats) -> Floats:
-    """Scalar products (N,) of (N, 3) with (N, 3) or (3,), without the BLAS, whose threads cost more than they save."""
-    return a[:, 0] * b[..., 0] + a[:, 1] * b[..., 1] + a[:, 2] * b[..., 2]
+def _dot(a: Floats, b: Floats | Point) -> Floats:
+    """Scalar products (…) of (3, …) with (3, …) or (3,)."""
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 class _Shader:
     """Direct light with shadows, hemisphere light, Blinn-Phong highlights and a simple reflected sky."""
 
-    def __init__(self, traced: TracedShape, view: View, lights: Lights, noise: Floats) -> None:
-        self._traced, self._view, self._lights, self._noise = traced, view, lights, noise
+    def __init__(self, traced: TracedShape, view: View, lights: Lights) -> None:
+        self._traced, self._view, self._lights = traced, view, lights
         cosine, sine = math.cos(view.pose[0]), math.sin(view.pose[0])
         turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]], dtype=np.float32)
         self.sun = turn @ lights.sun_direction
         self._fill = turn @ lights.fill_direction
-        self._floor = np.float32(traced.shape.vertices[:, 2].min())
 
-    def sample(self, pixels: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """Colour (N, 3), zero where missed, and hit (N,) at ``pixels`` (N, 2)."""
-        origin, directions = self._view.rays(pixels)
-        hits = self._traced.first_hits(origin, directions)
+    def sample(self, x: Floats, y: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+        """Colour (3, N), zero where missed, and hit (N,) at single pixels."""
+        directions = self._view.rays(x, y)
+        hits = self._traced.first_hits(self._view.origin, directions)
         hit = hits["primID"] >= 0
-        color = np.zeros((len(pixels), 3), dtype=np.float32)
-        color[hit] = self.shade(origin, directions[hit], {name: value[hit] for name, value in hits.items()})
+        color = np.zeros((3, len(x)), dtype=np.float32)
+        color[:, hit] = self.shade(directions, hits, np.flatnonzero(hit))
         return color, hit
 
-    def shade(self, origin: Floats, directions: Floats, hits: dict[str, NDArray[Any]]) -> Floats:
-        """Display RGB (N, 3) of rays that hit."""
-        shape, lights = self._traced.shape, self._lights
-        face = hits["primID"]
-        position = origin + directions * hits["tfar"][:, None]
-        normal = self._normals(directions, hits)
-        material = shape.materials[shape.face_material[face]]
-        albedo = self._albedo(position, material, shape)
-        to_sun = np.maximum(_dot(normal, self.sun), 0)
-        lit = np.flatnonzero(to_sun > 0)
-        start = position[lit] + normal[lit] * np.float32(2e-3)
-        to_sun[lit[self._traced.occluded(start, self.sun)]] = 0
-        to_fill = np.maximum(_dot(normal, self._fill), 0)
-        near_floor = 0.6 + 0.4 * np.minimum((position[:, 2] - self._floor) * 6, 1)
-        above = ((0.5 + 0.5 * normal[:, 2]) * near_floor)[:, None]
-        below = ((0.5 - 0.5 * normal[:, 2]) * near_floor)[:, None]
-        light = above * lights.sky + below * lights.ground
-        light += to_sun[:, None] * lights.sun_color + to_fill[:, None] * lights.fill_color
-        cosine = -_dot(normal, directions)
-        half = self.sun - directions
-        half /= np.sqrt(_dot(half, half))[:, None]
-        toward = np.maximum(_dot(normal, half), 1e-4)
-        highlight = material[:, 6] * np.exp(material[:, 7] * np.log(toward)) * (to_sun > 0)
-        mirror_up = directions[:, 2] + 2 * cosine * normal[:, 2]
-        sky_share = np.clip(mirror_up * 3 + 0.4, 0, 1)[:, None]
-        around = lights.ground * 0.6 * (1 - sky_share) + lights.sky * 1.6 * sky_share
-        fresnel = material[:, 8] * (0.45 + 0.55 * (1 - np.minimum(np.abs(cosine), 1)) ** 2)
-        linear = albedo * light + highlight[:, None] * lights.sun_color + fresnel[:, None] * around
-        return np.sqrt(np.clip(linear, 0, 1))
+    def shade(self, directions: Floats, hits: dict[str, NDArray[Any]], on: NDArray[np.int64]) -> Floats:
+        """Display RGB (3, len(on)) of those of the rays (3, N) that ``on`` numbers, all of which hit."""
+        traced, lights, sun = self._traced, self._lights, self.sun
+        face, toward = hits["primID"].take(on), directions.take(on, axis=1)
+        position = self._view.origin[:, None] + toward * hits["tfar"].take(on)
+        normal = traced.normals(face, hits["u"].take(on), hits["v"].take(on))
+        # The side of the surface that the ray came from, whatever way the file winds its faces.
+        geometric = hits["Ng"].T.take(on, axis=1)
+        sign = -np.copysign(np.float32(1), _dot(geometric, toward) * _dot(geometric, normal))
+        normal *= sign / np.maximum(np.sqrt(_dot(normal, normal)), np.float32(1e-6))
+        material = traced.material(face)
+        sun_cosine, cosine = _dot(normal, sun), -_dot(normal, toward)
+        sunlit = sun_cosine > 0
+        lit = np.flatnonzero(sunlit)
+        sunlit[lit] = ~traced.occluded(position.take(lit, axis=1) + normal.take(lit, axis=1) * np.float32(2e-3), sun)
+        near_floor = 0.3 + 0.2 * np.minimum((position[2] - traced.floor) * 6, 1)
+        above = normal[2] * near_floor
+        below = near_floor - above
+        above += near_floor
+        direct = sun_cosine * sunlit
+        fill = np.maximum(_dot(normal, self._fill), 0)
+        # Blinn-Phong: the half vector is along sun - toward, its length follows from the three products.
+        half = np.sqrt(1 - 2 * _dot(toward, sun) + _dot(toward, toward))
+        shine = np.maximum((sun_cosine + cosine) / half, np.float32(1e-4))
+        highlight = material[6] * np.exp(material[7] * np.log(shine)) * sunlit
+        color = self._albedo(position, material)
+        for k in range(3):
+            light = above * lights.sky[k] + below * lights.ground[k]
+            light += direct * lights.sun_color[k] + fill * lights.fill_color[k]
+            color[k] = color[k] * light + highlight * lights.sun_color[k]
+        if traced.mirrors:
+            sky_share = np.clip((toward[2] + 2 * cosine * normal[2]) * 3 + 0.4, 0, 1)
+            fresnel = material[8] * (0.45 + 0.55 * (1 - np.minimum(np.abs(cosine), 1)) ** 2)
+            low, high = lights.ground * 0.6, lights.sky * 1.6
+            color += fresnel * (low[:, None] + (high - low)[:, None] * sky_share)
+        return np.sqrt(np.clip(color, 0, 1))
 
-    def _normals(self, directions: Floats, hits: dict[str, NDArray[Any]]) -> Floats:
-        """Interpolated normals (N, 3) on the side of the surface that the ray came from."""
-        corners = self._traced.shape.corner_normals[hits["primID"]]
-        u, v = hits["u"][:, None], hits["v"][:, None]
-        normal = corners[:, 0] * (1 - u - v) + corners[:, 1] * u + corners[:, 2] * v
-        geometric = hits["Ng"]
-        sign = _dot(geometric, directions) * _dot(geometric, normal)
-        length = np.sqrt(_dot(normal, normal))
-        return normal * (np.where(sign > 0, -1, 1) / np.maximum(length, 1e-6))[:, None].astype(np.float32)
-
-    def _albedo(self, position: Floats, material: Floats, shape: Shape) -> Floats:
-        """Linear base colour (N, 3) with the material's texture."""
-        color = material[:, :3].copy()
-        grained = np.flatnonzero(material[:, 9] > 0)
-        if len(grained):
-            some = material[grained]
-            size = len(self._noise)
-            cell = (position[grained] * some[:, 10:13] * size).astype(np.int32) & (size - 1)
-            share = (some[:, 9] * self._noise[cell[:, 0], cell[:, 1], cell[:, 2]])[:, None]
-            color[grained] += (some[:, 3:6] - color[grained]) * share
+    def _albedo(self, position: Floats, material: Floats) -> Floats:
+        """Linear base colour (3, N) with the material's texture."""
+        color = material[:3]
+        if self._traced.grained:
+            grained = np.flatnonzero(material[9] > 0)
+            some, noise = material.take(grained, axis=1), noise_cube()
+            size = len(noise)
+            cell = (position.take(grained, axis=1) * some[10:13] * size).astype(np.int32) & (size - 1)
+            share = some[9] * noise[cell[0], cell[1], cell[2]]
+            color[:, grained] += (some[3:6] - some[:3]) * share
         return color * color
 
 
-def _ground_shadow(traced: TracedShape, view: View, sun: Floats, box: Floats, width: int, height: int) -> Floats | None:
+def _ground_shadow(traced: TracedShape, view: View, sun: Floats, width: int, height: int) -> Floats | None:
     """Shadow (height, width), 0 none .. 1 full, on the plane the object stands on; None where that plane is not seen.
 
     Sampled at every third pixel and interpolated: shadows on a real floor have soft borders.
@@ -237,24 +273,25 @@ def _ground_shadow(traced: TracedShape, view: View, sun: Floats, box: Floats, wi
     if math.sin(view.pose[1]) < 0.04 or sun[2] < 0.1:
         return None
     step = 3
-    x, y = np.meshgrid(np.arange(0, width, step) + step / 2, np.arange(0, height, step) + step / 2)
-    origin, directions = view.rays(np.stack([x.ravel(), y.ravel()], axis=1))
-    floor = np.float32(traced.shape.vertices[:, 2].min()) - np.float32(1e-3)
-    falling = directions[:, 2] < -1e-4
-    travel = np.where(falling, (floor - origin[2]) / np.minimum(directions[:, 2], -1e-4), 0)
-    point = origin + directions * travel[:, None].astype(np.float32)
-    reach = np.hypot(point[:, 0], point[:, 1])
+    x, y = (np.arange(0, side, step) + step / 2 for side in (width, height))
+    directions = view.grid_rays(x, y)
+    floor = traced.floor - np.float32(1e-3)
+    falling = directions[2] < -1e-4
+    travel = (floor - view.origin[2]) / np.minimum(directions[2], np.float32(-1e-4))
+    point = view.origin[:, None] + directions * travel
+    reach = np.sqrt(point[0] * point[0] + point[1] * point[1])
     near = np.flatnonzero(falling & (reach < 1.8))
-    shadow = np.zeros(len(directions), dtype=np.float32)
-    dark = traced.occluded(point[near], sun)
-    shadow[near] = dark * np.minimum((1.8 - reach[near]) * 2, 1)
-    half = np.abs(traced.shape.vertices[:, :2]).max(axis=0) + 0.02
-    contact = np.exp(-((point[near, 0] / half[0]) ** 4) - (point[near, 1] / half[1]) ** 4)
-    shadow[near] = np.maximum(shadow[near], 0.6 * contact)
-    return _enlarge(shadow.reshape(x.shape), width, height)
+    place = point.take(near, axis=1)
+    dark = traced.occluded(place, sun) * np.minimum((1.8 - reach.take(near)) * 2, 1)
+    square = place[:2] / traced.half[:, None]
+    square *= square
+    contact = np.exp(-square[0] * square[0] - square[1] * square[1])
+    shadow = np.zeros(len(x) * len(y), dtype=np.float32)
+    shadow[near] = np.maximum(dark, np.float32(0.6) * contact)
+    return _enlarge(shadow.reshape(len(y), len(x)), width, height)
 
 
 def _enlarge(values: Floats, width: int, height: int) -> Floats:
     """Smoothly resize (h, w) to (height, width)."""
-    picture = Image.fromarray((values * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.0))
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    blurred = cv2.GaussianBlur(values, (0, 0), 1.0)
+    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)

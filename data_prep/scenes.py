@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from data_prep.backgrounds import background, noise_cube, sensor_noise
-from data_prep.raytrace import Layer, Lights, TracedShape, View, render_layer
+from data_prep.backgrounds import background, sensor_noise
+from data_prep.raytrace import Layer, Lights, TracedShape, View, render_layer, turn, turned_box
 from data_prep.shapes.mesh import Floats
+from llava_pose.geometry import rotation_matrix
 
 VIEWPORT = 2000.0  # focal length in pixels, ImageNet3D's value
 # Share of an object's whole silhouette that must be visible for each status; below the last it is bad.
@@ -62,16 +64,16 @@ def draw_picture(
     views = _place(rng, members, elevation, theta, width, height)
     lights = _lights(rng)
     canvas, floor = background(rng, width, height, elevation, theta)
-    canvas = canvas * np.float32(0.75 + 0.25 * min(1.0, float(lights.sky.mean()) * 2))
+    canvas *= np.float32(0.75 + 0.25 * min(1.0, float(lights.sky.mean()) * 2))
     layers = [
-        render_layer(member.traced, view, lights, noise_cube(), width, height, floor)
+        render_layer(member.traced, view, lights, width, height, floor)
         for member, view in zip(members, views, strict=True)
     ]
     owner = np.full((height, width), -1)
     for k in sorted(range(len(members)), key=lambda k: -views[k].distance):
         layer = layers[k]
         if layer is not None:
-            canvas = _composite(canvas, layer)
+            _composite(canvas, layer)
             owner[layer.window][layer.mask] = k
     return _describe(_develop(rng, canvas), members, views, layers, owner)
 
@@ -107,18 +109,17 @@ def _place(
     for k, member in enumerate(members):
         tilt = np.zeros(2) if k == 0 else rng.normal(0, math.radians(3), 2)
         pose = np.array([_azimuth(rng), np.clip(elevation + tilt[0], *_ELEVATION_RANGE), theta + tilt[1]])
-        unit = View(pose, 8.0, VIEWPORT, np.zeros(2))
-        extent = unit.pixel_box(member.traced.shape.vertices)
+        turned = turn(rotation_matrix(pose), member.traced.extent)
+        extent = turned_box(turned, 8.0, VIEWPORT)
         span = max((extent[2] - extent[0]) / width, (extent[3] - extent[1]) / height)
-        distance = unit.distance * span / rng.uniform(*_SIZES[count])
-        view = View(pose, float(distance), VIEWPORT, np.zeros(2))
-        extent = view.pixel_box(member.traced.shape.vertices)
+        distance = float(8.0 * span / rng.uniform(*_SIZES[count]))
+        extent = turned_box(turned, distance, VIEWPORT)
         corner = _corner(rng, extent, (order[k] + 0.5) / count, width, height)
         for _ in range(12):
             if all(_overlap(extent + np.tile(corner, 2), box) <= overlap_cap for box in boxes):
                 break
             corner = _corner(rng, extent, float(rng.random()), width, height)
-        views.append(View(pose, view.distance, VIEWPORT, corner))
+        views.append(View(pose, distance, VIEWPORT, corner))
         boxes.append(extent + np.tile(corner, 2))
     return views
 
@@ -169,27 +170,28 @@ def _direction(azimuth: float, elevation: float) -> Floats:
     return np.array([flat * math.sin(azimuth), -flat * math.cos(azimuth), math.sin(elevation)], dtype=np.float32)
 
 
-def _composite(canvas: Floats, layer: Layer) -> Floats:
-    """The layer over the canvas (height, width, 3), its shadow below it."""
+def _composite(canvas: Floats, layer: Layer) -> None:
+    """Put the layer over the canvas (3, height, width), its shadow below it."""
     if layer.shadow is not None:
-        canvas = canvas * (1 - 0.55 * layer.shadow[..., None])
-    under = canvas[layer.window]
-    canvas[layer.window] = under * (1 - layer.coverage[..., None]) + layer.color
-    return canvas
+        canvas *= 1 - 0.55 * layer.shadow
+    under = canvas[(slice(None), *layer.window)]
+    under *= 1 - layer.coverage
+    under += layer.color
 
 
 def _develop(rng: np.random.Generator, canvas: Floats) -> Image.Image:
     """Exposure, white balance, contrast, sensor noise and a little blur: an 8-bit image."""
-    height, width = canvas.shape[:2]
+    height, width = canvas.shape[1:]
     gain = np.float32(rng.uniform(0.85, 1.15)) * (1 + rng.normal(0, 0.03, 3).astype(np.float32))
     contrast = np.float32(rng.uniform(0.85, 1.15))
-    top, left = rng.integers(512 - np.array([height, width]) % 512)
-    rows, columns = (top + np.arange(height)) % 512, (left + np.arange(width)) % 512
-    grain = sensor_noise()[rows[:, None], columns[None, :]] * np.float32(rng.uniform(0.002, 0.025))
-    developed = ((canvas * gain - 0.5) * contrast + 0.5 + grain) * 255
-    image = Image.fromarray(np.clip(developed, 0, 255).astype(np.uint8))
+    top, left = rng.integers(512 - np.array([height, width]) % 512).tolist()
+    noise = sensor_noise(512 * (1 + max(height, width) // 512))
+    developed = noise[:, top : top + height, left : left + width] * np.float32(255 * rng.uniform(0.002, 0.025))
+    developed += canvas * (gain * contrast * 255)[:, None, None]
+    developed += (1 - contrast) * np.float32(127.5)
+    pixels = np.clip(developed, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     blur = float(rng.choice([0.0, 0.0, rng.uniform(0.3, 0.8)]))
-    return image.filter(ImageFilter.GaussianBlur(blur)) if blur else image
+    return Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), blur) if blur else np.ascontiguousarray(pixels))
 
 
 def _describe(

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_prep import render
-from data_prep.backgrounds import noise_cube
 from data_prep.catalog import Catalog, held_out_files, image_counts
 from data_prep.raytrace import Lights, TracedShape, View, render_layer
 from data_prep.scenes import STATUS_FROM, Member, draw_picture
@@ -248,8 +247,8 @@ def seen_red(shape, azimuth, elevation=0.0, theta=0.0):
     lights = Lights(*(np.array(v, dtype=np.float32) for v in ((0, -0.6, 0.8), [0.3] * 3, (0, -1, 0), [0.3] * 3)),
                     sky=np.full(3, 0.5, np.float32), ground=np.full(3, 0.3, np.float32))  # fmt: skip
     view = View(np.array([azimuth, elevation, theta]), 25.0, 2000.0, np.array([60.0, 60.0]))
-    layer = render_layer(TracedShape(shape), view, lights, noise_cube(), 120, 120, False)
-    rows, columns = np.nonzero((layer.color[..., 0] > 3 * layer.color[..., 1]) & layer.mask)
+    layer = render_layer(TracedShape(shape), view, lights, 120, 120, False)
+    rows, columns = np.nonzero((layer.color[0] > 3 * layer.color[1]) & layer.mask)
     if not len(rows):
         return 0.0, None
     return len(rows) / layer.mask.sum(), (columns.mean() + 0.5 + layer.left - 60, 60 - rows.mean() - 0.5 - layer.top)
