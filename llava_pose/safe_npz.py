@@ -1,10 +1,11 @@
-"""Read an object array out of an .npz file without running anything that is in it.
+"""Read a pickle, bare or as the object array of an .npz file, without running anything that is in it.
 
 NumPy stores object arrays as pickles, and loading a pickle runs whatever it names. Here a pickle may hold
 plain values and NumPy arrays and scalars of plain types; three guards see to that:
 
-1. The opcodes are read first and must all be among those NumPy's own files consist of, so that no class can
-   be instantiated, no extension looked up and no memo slot claimed beyond the data (that would claim memory).
+1. The opcodes are read first and must all be among those such data consists of, in Python 2's text form too, so
+   that no class can be instantiated, no extension looked up and no memo slot claimed beyond the data (that would
+   claim memory).
 2. A global must be one of a few exact (module, name) pairs.
 3. What such a pair stands for is never NumPy's own function but one of this module's small stand-ins. NumPy
    trusts a pickled dtype's flags, so a forged dtype can turn bytes into object pointers; the stand-ins decide
@@ -21,6 +22,7 @@ import re
 import reprlib
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ _OPCODES = re.compile(
     "PROTO|FRAME|STOP|MARK|MEMOIZE|(LONG_)?BIN(PUT|GET)|GLOBAL|STACK_GLOBAL|REDUCE|BUILD|NONE|NEWTRUE|NEWFALSE"
     "|BININT[12]?|LONG1|BINFLOAT|(SHORT_)?BIN(UNICODE|BYTES|STRING)|EMPTY_(TUPLE|LIST|DICT)|TUPLE[123]?"
     "|APPENDS?|SETITEMS?"
+    # Protocol 0 writes plain values as text.
+    "|PUT|GET|INT|LONG|FLOAT|STRING|UNICODE|LIST|DICT"
 )
 
 
@@ -156,7 +160,7 @@ def _screen(body: bytes) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(body)):
         if not _OPCODES.fullmatch(opcode.name):
             raise _RefusedError(f"opcode {opcode.name}")
-        if "BINPUT" in opcode.name and int(argument or 0) > count:
+        if "PUT" in opcode.name and int(argument or 0) > count:
             raise _RefusedError(f"memo slot {argument}")
 
 
@@ -230,14 +234,36 @@ def read_object_array(path: str | Path, key: str) -> Any:
     """
     path = Path(path)
     data = _read_member(path, key)
+    return _load(lambda: _pickle_of(data), f"{path}: {key}")
+
+
+def read_pickle(path: str | Path) -> Any:
+    """Read a pickle file of any protocol as plain Python values, as ``read_object_array`` gives them.
+
+    Raises:
+        UserError: the file cannot be read, is larger than ``MAX_BYTES``, or is no pickle or one with more than data
+            (which it names).
+    """
+    path = Path(path)
     try:
-        body = _pickle_of(data)
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: file of {path.stat().st_size} bytes, more than the {MAX_BYTES} allowed")
+        body = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read: {error.strerror or error}") from error
+    return _load(lambda: body, str(path))
+
+
+def _load(body_of: Callable[[], bytes], where: str) -> Any:
+    """The plain values of a pickle; ``where`` names it in messages."""
+    try:
+        body = body_of()
         _screen(body)
         value = _Unpickler(io.BytesIO(body), encoding="latin1").load()
         return _plain(value, 0, [])
     except _RefusedError as refusal:
-        raise UserError(f"{path}: {key}: refused, the file holds more than plain data: {refusal}") from refusal
+        raise UserError(f"{where}: refused, the file holds more than plain data: {refusal}") from refusal
     except Exception as error:
         # A damaged pickle can fail in any way, and each of them is the file's fault.
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: {key}: cannot be read: {reason or type(error).__name__}") from error
+        raise UserError(f"{where}: cannot be read: {reason or type(error).__name__}") from error
