@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from data_prep.card import card_text
 from data_prep.crops import PUBLISHED_SIZE
-from data_prep.rows import Cut, open_image, rows_of
+from data_prep.rows import Cut, rows_of
 from data_prep.shards import ShardWriter, new_folder
 from data_prep.source import Problem, Source, Task, limited
 from llava_pose import taxonomy
@@ -60,8 +60,7 @@ def process(task: Task, source: Source, settings: Settings) -> Outcome:
         if len(objects) < len(reading.objects):
             outcome.skipped["category not asked for"] += len(reading.objects) - len(objects)
         if objects:
-            image = open_image(reading.image)
-            outcome.rows, problems = rows_of(image, objects, task, partial(source.where, task), settings.cut)
+            outcome.rows, problems = rows_of(reading.image, objects, task, partial(source.where, task), settings.cut)
             outcome.problems += problems
     except UserError as error:
         return Outcome(problems=[Problem("image with a file in error", str(error))])

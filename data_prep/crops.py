@@ -11,7 +11,9 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from PIL import Image
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedObject
@@ -20,6 +22,10 @@ PUBLISHED_SIZE = 512
 PUBLISHED_DISTANCE = 4.0
 PUBLISHED_VIEWPORT = 2000.0
 BOX_MARGIN = 1.2
+_SUPPORT = 2  # source pixels on either side that cubic interpolation looks at
+
+Pixels = NDArray[np.uint8]
+"""An RGB image: (height, width, 3)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,10 @@ class Region:
     x0: float
     y0: float
     side: float
+
+    def scaled(self, scale: float) -> Region:
+        """The same region of the image scaled as a whole."""
+        return Region(self.x0 * scale, self.y0 * scale, self.side * scale)
 
 
 def object_region(item: PosedObject, by_viewport: bool = False) -> Region:
@@ -89,35 +99,64 @@ def crop_object(item: PosedObject, region: Region, size: int) -> PosedObject:
         raise UserError(f"bbox: {item.bbox} lies outside the crop around ({item.px}, {item.py})") from error
 
 
-def crop_image(image: Image.Image, region: Region, size: int) -> Image.Image:
-    """The region resampled once (antialiased) to size × size, with zeros where it reaches beyond the image.
+def crop_image(pixels: Pixels, region: Region, size: int) -> Pixels:
+    """The region (see ``on_grid``) resampled once to size × size, with zeros where it reaches beyond the image.
 
-    An output pixel that the image covers only in part is zero, so that no pixel is a blend with the padding.
+    Enlarged by cubic interpolation, as in the published script; shrunk by averaging over the area of each output
+    pixel. An output pixel that the image covers only in part is zero, so that no pixel is a blend with the padding.
 
     Raises:
-        UserError: the image covers no output pixel.
+        UserError: the image covers no output pixel, or the region is smaller than two pixels.
     """
+    if region.side < 2:
+        raise UserError(f"distance, bbox: the crop shows less than two pixels (its side is {region.side:g})")
     scale = size / region.side
-    left, right, source_x = _covered(region.x0, scale, image.width, size)
-    top, bottom, source_y = _covered(region.y0, scale, image.height, size)
+    height, width = pixels.shape[:2]
+    left, right, columns, shift_x = _window(region.x0, scale, width, size)
+    top, bottom, rows, shift_y = _window(region.y0, scale, height, size)
     if right <= left or bottom <= top:
         raise UserError(f"distance, px, py: the crop shows less than a pixel of the image (scale {scale:g})")
-    patch = image.resize(
-        (right - left, bottom - top),
-        Image.Resampling.BICUBIC,
-        box=(source_x[0], source_y[0], source_x[1], source_y[1]),
-        reducing_gap=3.0,
+    patch = cv2.resize(
+        pixels[rows, columns],
+        None,
+        fx=scale,
+        fy=scale,
+        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
     )
-    if patch.size == (size, size):
+    patch = patch[top + shift_y : bottom + shift_y, left + shift_x : right + shift_x]
+    if patch.shape[:2] == (size, size):
         return patch
-    canvas = Image.new("RGB", (size, size))
-    canvas.paste(patch, (left, top))
+    canvas = np.zeros((size, size, 3), dtype=np.uint8)
+    canvas[top:bottom, left:right] = patch
     return canvas
 
 
-def _covered(start: float, scale: float, extent: int, size: int) -> tuple[int, int, tuple[float, float]]:
-    """Along one axis: the first and last + 1 output pixel the image covers whole, and their source range."""
+def on_grid(region: Region, size: int) -> Region:
+    """The region moved by at most half an output pixel, to where resampling starts at a whole source pixel.
+
+    An image is resampled on a grid that starts at a border of a source pixel, so an arbitrary region is met only to
+    half an output pixel. Moving the region there first keeps the annotation exact.
+    """
+    scale = size / region.side
+    x0, y0 = (
+        first + round((start - first) * scale) / scale
+        for start, first in ((region.x0, _first(region.x0)), (region.y0, _first(region.y0)))
+    )
+    return Region(x0, y0, region.side)
+
+
+def _first(start: float) -> int:
+    """The source pixel that resampling begins with: a little before the region, for the filter's sake."""
+    return max(math.floor(start) - _SUPPORT, 0)
+
+
+def _window(start: float, scale: float, extent: int, size: int) -> tuple[int, int, slice, int]:
+    """Along one axis: the first and last + 1 output pixel that the image covers whole, the source pixels to resample,
+    and how many resampled pixels come before output pixel 0."""
+    begin = _first(start)
+    shift = round((start - begin) * scale)
     # A border that rounding moved by less than a millionth of a pixel still counts as covered.
-    first = max(0, math.ceil(-start * scale - 1e-6))
-    last = min(size, math.floor((extent - start) * scale + 1e-6))
-    return first, last, (max(0.0, start + first / scale), min(float(extent), start + last / scale))
+    covered = math.floor((extent - begin) * scale + 1e-6) - shift
+    first, last = max(0, -shift), min(size, covered)
+    end = min(extent, math.ceil(begin + (last + shift) / scale) + _SUPPORT)
+    return first, last, slice(begin, end), shift

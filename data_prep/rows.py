@@ -1,22 +1,30 @@
-"""From an image file and its objects to rows: decode, cut, caption, encode."""
+"""From an image file and its objects to rows: decode once, cut, caption, encode."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
 
 from data_prep.captions import template_caption
-from data_prep.crops import PUBLISHED_SIZE, box_region, clip_box, crop_image, crop_object, object_region
+from data_prep.crops import (
+    PUBLISHED_SIZE,
+    Pixels,
+    Region,
+    box_region,
+    clip_box,
+    crop_image,
+    crop_object,
+    object_region,
+    on_grid,
+)
+from data_prep.pixels import decode, encode, read_image, stored_or_encoded
 from data_prep.source import Problem, Task
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage, PosedObject
-
-JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -28,64 +36,64 @@ class Cut:
     size: int = PUBLISHED_SIZE
     by_viewport: bool = False
 
-
-def open_image(path: Path) -> Image.Image:
-    """The image decoded to RGB, as stored.
-
-    Raises:
-        UserError: the file is missing, no image, damaged or too large.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: image is missing") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image: {error}") from error
+    def region(self, item: PosedObject) -> Region:
+        """The part of the image that a crop of this object shows."""
+        return object_region(item, self.by_viewport) if self.kind == "object" else box_region(item)
 
 
 def rows_of(
-    image: Image.Image, objects: Sequence[PosedObject], task: Task, where: Callable[[int], str], cut: Cut
+    path: Path, objects: Sequence[PosedObject], task: Task, where: Callable[[int], str], cut: Cut
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The rows that show these objects, and a problem for every object that cannot be shown.
 
     ``where(object_id)`` is how a message names an object's annotation.
+
+    Raises:
+        UserError: the image is missing, damaged, animated or too large.
     """
+    file = read_image(path)
     shown: list[PosedObject] = []
     problems: list[Problem] = []
     for item in objects:
         try:
-            shown.append(clip_box(item, image.width, image.height))
+            shown.append(clip_box(item, file.width, file.height))
         except UserError as error:
             problems.append(Problem("box outside the image", f"{where(item.object_id)}.{error}"))
+    if not shown:
+        return [], problems
     if cut.kind == "scene":
-        return ([encoded(whole(image, shown, task.image_id))] if shown else []), problems
+        caption, marks = template_caption(shown, task.image_id)
+        record = PosedImage(None, task.image_id, file.width, file.height, tuple(shown), caption, marks)
+        return [with_image(record, stored_or_encoded(file))], problems
+    pixels, factor = decode(file, max(cut.size / cut.region(item).side for item in shown))
     rows = []
     for item in shown:
         try:
-            rows.append(encoded(cropped(image, item, task.image_id, cut)))
+            rows.append(crop_row(pixels, factor, item, task, cut))
         except UserError as error:
             problems.append(Problem("object outside the crop", f"{where(item.object_id)}.{error}"))
     return rows, problems
 
 
-def whole(image: Image.Image, objects: Sequence[PosedObject], image_id: str) -> PosedImage:
-    """The whole image with all its objects."""
-    caption, marks = template_caption(objects, image_id)
-    return PosedImage(image, image_id, image.width, image.height, tuple(objects), caption, marks)
+def crop_row(pixels: Pixels, factor: int, item: PosedObject, task: Task, cut: Cut) -> dict[str, Any]:
+    """A crop of one object, out of an image decoded ``factor`` times smaller than the pixels of its annotation.
+
+    Raises:
+        UserError: the crop misses the image or the object.
+    """
+    region = on_grid(cut.region(item).scaled(1 / factor), cut.size)
+    shown = crop_object(item, region.scaled(factor), cut.size)
+    crop = crop_image(pixels, region, cut.size)
+    caption, marks = template_caption([shown], f"{task.image_id}#{item.object_id}")
+    record = PosedImage(None, task.image_id, cut.size, cut.size, (shown,), caption, marks)
+    return with_image(record, encode(crop))
 
 
-def cropped(image: Image.Image, item: PosedObject, image_id: str, cut: Cut) -> PosedImage:
-    """A crop of one object. Raises UserError where the crop misses the image or the object."""
-    region = object_region(item, cut.by_viewport) if cut.kind == "object" else box_region(item)
-    shown, crop = crop_object(item, region, cut.size), crop_image(image, region, cut.size)
-    caption, marks = template_caption([shown], f"{image_id}#{item.object_id}")
-    return PosedImage(crop, image_id, cut.size, cut.size, (shown,), caption, marks)
+def with_image(record: PosedImage, jpeg: bytes) -> dict[str, Any]:
+    """The record as a row with these bytes as its image."""
+    return {**record.to_row(), "image": {"bytes": jpeg, "path": None}}
 
 
 def encoded(record: PosedImage) -> dict[str, Any]:
-    """The record as a row with its image as JPEG bytes."""
-    stream = io.BytesIO()
-    assert record.image is not None
-    record.image.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return {**record.to_row(), "image": {"bytes": stream.getvalue(), "path": None}}
+    """The record as a row with its image as a JPEG."""
+    return with_image(record, encode(np.asarray(record.image)))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.crops import Region, box_region, clip_box, crop_image, crop_object, object_region
+from data_prep.crops import Region, box_region, clip_box, crop_image, crop_object, object_region, on_grid
 from llava_pose.errors import UserError
 from llava_pose.geometry import project
 from llava_pose.scene import PosedObject
@@ -77,34 +77,80 @@ def test_the_box_crop_is_a_square_with_a_margin_around_the_box():
     assert crop_object(ITEM, region, 288).bbox == pytest.approx((24, 64, 264, 224))
 
 
+def waves_at(x, y):
+    return np.stack([128 + 100 * np.sin(x / 17), 128 + 100 * np.cos(y / 13), 128 + 90 * np.sin((x + y) / 23)], -1)
+
+
 def smooth_picture(width=200, height=140):
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    waves = [128 + 100 * np.sin(x / 17), 128 + 100 * np.cos(y / 13), 128 + 90 * np.sin((x + y) / 23)]
-    return Image.fromarray(np.stack(waves, -1).astype(np.uint8))
+    return waves_at(x, y).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize("distance", [2.0, 4.0, 5.0, 9.3])
-def test_the_crop_is_that_of_scaling_the_whole_image_and_cutting_it_out(distance):
+@pytest.mark.parametrize("distance", [2.0, 3.9, 4.0, 5.0, 9.3, 31.7])
+@pytest.mark.parametrize("size", [512, 336, 100])
+def test_the_crop_is_that_of_scaling_the_whole_image_and_cutting_it_out(distance, size):
     item = dataclasses.replace(ITEM, distance=distance)
-    image = smooth_picture()
-    crop = np.asarray(crop_image(image, object_region(item), 512), dtype=float)
-    scale = distance / 4
+    region = on_grid(object_region(item), size)
+    crop = crop_image(smooth_picture(), region, size).astype(float)
+    scale = distance / 4 * size / 512
     # The waves themselves, at the source position of each output pixel's middle.
-    u, v = np.meshgrid(np.arange(512) + 0.5, np.arange(512) + 0.5)
-    x, y = (u - 256) / scale + item.px, (v - 256) / scale + item.py
-    expected = np.stack([128 + 100 * np.sin(x / 17), 128 + 100 * np.cos(y / 13), 128 + 90 * np.sin((x + y) / 23)], -1)
+    u, v = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    x, y = region.x0 + u / scale, region.y0 + v / scale
     inside = (x > 3) & (x < 197) & (y > 3) & (y < 137)
     outside = (x < 0) | (x > 200) | (y < 0) | (y > 140)
-    assert inside.sum() > 5_000 and outside.sum() > 5_000
-    assert np.abs(crop - expected)[inside].mean() < 1.5
+    assert inside.sum() > 200 and (distance > 9 or outside.sum() > 400)
+    assert np.abs(crop - waves_at(x, y))[inside].mean() < 1.5
     assert np.all(crop[outside] == 0)
+
+
+@given(distance=st.floats(1, 60), px=st.floats(-20, 220), py=st.floats(-20, 160), size=st.integers(32, 600))
+def test_a_region_is_moved_onto_the_grid_by_half_an_output_pixel_at_most(distance, px, py, size):
+    item = dataclasses.replace(ITEM, distance=distance, px=px, py=py)
+    region, moved = object_region(item), on_grid(object_region(item), size)
+    pixel = region.side / size
+    assert moved.side == region.side
+    assert abs(moved.x0 - region.x0) <= pixel * 0.5001 and abs(moved.y0 - region.y0) <= pixel * 0.5001
+
+
+@pytest.mark.parametrize("distance", [3.13, 5.03, 7.7, 12.4])
+def test_no_crop_is_shifted_against_its_annotation(distance):
+    """Where a ramp's brightness says that a pixel comes from is where the annotation says, to a fiftieth of a pixel."""
+    ramp = np.arange(200, dtype=np.uint8)[None, :, None].repeat(140, axis=0).repeat(3, axis=2)
+    item = dataclasses.replace(ITEM, distance=distance)
+    region = on_grid(object_region(item), 512)
+    moved = crop_object(item, region, 512)
+    crop = crop_image(ramp, region, 512)
+    shown = np.flatnonzero((crop[256, :, 0] > 5) & (crop[256, :, 0] < 190))
+    found = crop[256, shown, 0] + 0.5
+    expected = item.px + (shown + 0.5 - moved.px) * 4 / distance
+    assert len(shown) > 100
+    assert abs((found - expected).mean()) < 0.02 and np.abs(found - expected).max() < 0.7
+
+
+@pytest.mark.parametrize("distance", [2.5, 4.0, 6.5, 20.0])
+@pytest.mark.parametrize("size", [512, 200])
+def test_the_content_is_what_pillow_makes_of_the_region(distance, size):
+    rough = np.random.default_rng(1).integers(0, 256, (35, 50, 3), dtype=np.uint8)
+    picture = Image.fromarray(rough).resize((200, 140), Image.Resampling.BICUBIC)
+    region = on_grid(object_region(dataclasses.replace(ITEM, distance=distance)), size)
+    crop = crop_image(np.asarray(picture), region, size).astype(float)
+    border = 600  # so far out no region reaches
+    wide = Image.new("RGB", (200 + 2 * border, 140 + 2 * border))
+    wide.paste(picture, (border, border))
+    x0, y0 = region.x0 + border, region.y0 + border
+    box = (x0, y0, x0 + region.side, y0 + region.side)
+    expected = np.asarray(wide.resize((size, size), Image.Resampling.BICUBIC, box=box), dtype=float)
+    x, y = (start + (np.arange(size) + 0.5) * region.side / size for start in (region.x0, region.y0))
+    inside = ((y > 4) & (y < 136))[:, None] & ((x > 4) & (x < 196))[None, :]
+    difference = np.abs(crop - expected)[inside]
+    assert inside.sum() > 500 and difference.mean() < 4 and np.quantile(difference, 0.99) < 16
 
 
 def test_a_small_crop_averages_over_what_it_shrinks():
     pixels = np.zeros((400, 400, 3), dtype=np.uint8)
     pixels[::2, ::2] = pixels[1::2, 1::2] = 255
     item = dataclasses.replace(ITEM, distance=512 * 4 / 400, px=200.0, py=200.0)
-    crop = np.asarray(crop_image(Image.fromarray(pixels), object_region(item), 50))
+    crop = crop_image(pixels, object_region(item), 50)
     assert crop.shape == (50, 50, 3)
     assert np.all(np.abs(crop.astype(int) - 128) <= 4)
 
@@ -113,17 +159,22 @@ def test_a_small_crop_averages_over_what_it_shrinks():
 def test_every_crop_around_a_point_of_the_image_has_the_asked_size(distance, px, py, size):
     item = dataclasses.replace(ITEM, distance=distance, px=px, py=py)
     try:
-        crop = crop_image(smooth_picture(), object_region(item), size)
+        crop = crop_image(smooth_picture(), on_grid(object_region(item), size), size)
     except UserError as error:
         assert "less than a pixel" in str(error)
     else:
-        assert crop.size == (size, size) and crop.mode == "RGB"
+        assert crop.shape == (size, size, 3) and crop.dtype == np.uint8
+
+
+def test_a_region_too_small_to_show_anything_is_refused():
+    with pytest.raises(UserError, match="the crop shows less than two pixels"):
+        crop_image(smooth_picture(), object_region(dataclasses.replace(ITEM, distance=5000.0)), 512)
 
 
 def test_an_image_that_fills_the_crop_has_no_black_border():
-    image = Image.new("RGB", (64, 64), (200, 200, 200))
-    crop = crop_image(image, Region(0, 0, 64), 48)
-    assert crop.getextrema() == ((200, 200),) * 3
+    image = np.full((64, 64, 3), 200, dtype=np.uint8)
+    assert np.all(crop_image(image, Region(0, 0, 64), 48) == 200)
+    assert np.all(crop_image(image, on_grid(Region(0, 0, 64), 100), 100) == 200)
 
 
 def test_boxes_are_cut_to_the_image_and_refused_outside():

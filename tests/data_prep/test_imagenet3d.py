@@ -1,6 +1,5 @@
 """From ImageNet3D's files to Parquet: exact records, counted skips, every mistake named, nothing half-written."""
 
-import io
 import os
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from data_prep import imagenet3d, rows, shards
+from data_prep import imagenet3d, shards
 from llava_pose import scene
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage
@@ -347,13 +346,3 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
 def test_size_with_whole_scenes_is_refused(tmp_path):
     with pytest.raises(UserError, match="--size: whole scenes keep their size"):
         convert(small_release(tmp_path / "release"), tmp_path / "out", "--crop", "scene", "--size", "32")
-
-
-def test_stored_pixels_are_used_whatever_exif_says(tmp_path):
-    path = tmp_path / "turned.JPEG"
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    stream = io.BytesIO()
-    Image.new("RGB", (30, 20)).save(stream, "JPEG", exif=exif)
-    path.write_bytes(stream.getvalue())
-    assert rows.open_image(path).size == (30, 20)
