@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -289,6 +290,30 @@ def test_a_worker_process_that_starts_afresh_is_handed_the_taxonomy(write):
     spawn = get_context("spawn")
     with ProcessPoolExecutor(1, spawn, initializer=taxonomy.activate, initargs=(taxonomy.active(),)) as pool:
         assert [*pool.map(spoken_here, ["gizmo", "robot_dog"])] == ["contraption", "robotic dog"]
+
+
+def test_a_model_on_the_hub_brings_its_file_and_one_without_brings_none(write, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    from llava_pose.folders import use_taxonomy_of
+
+    there = carried(write, "snapshot", robot_dog={"meta_class": "robots"})
+
+    def download(name, file):
+        if name == "you/lost":
+            raise HfHubHTTPError("500 Server Error", response=SimpleNamespace(headers={}, request=None))
+        if name == "you/plain":
+            raise LocalEntryNotFoundError("not cached")
+        return str(there / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    use_taxonomy_of("you/plain")
+    assert "robot_dog" not in taxonomy.categories()
+    use_taxonomy_of("you/model")
+    assert "robot_dog" in taxonomy.categories()
+    with pytest.raises(UserError, match=r"you/lost: taxonomy.json cannot be fetched: 500 Server Error"):
+        use_taxonomy_of("you/lost")
 
 
 def test_data_with_a_category_that_nobody_defined_is_refused_by_its_file(tmp_path):
