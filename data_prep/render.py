@@ -22,9 +22,10 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from data_prep.catalog import SPLITS, Catalog, image_counts
+from data_prep.files import write_atomic
 from data_prep.meshfiles import digest, find_meshes, load_shape
 from data_prep.shapes import CATEGORIES
-from data_prep.writer import Job, Task, Writer, write_atomic
+from data_prep.writer import Job, Task, Writer
 from llava_pose import __version__, taxonomy
 from llava_pose.errors import UserError, run_cli
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.catalog import Catalog, stream
+from data_prep.files import write_atomic
 from data_prep.raytrace import TracedShape
 from data_prep.scenes import Member, Picture, draw_picture
 from data_prep.shapes.mesh import off_text
@@ -41,21 +41,6 @@ class Task:
     def name(self) -> str:
         """File name without suffix."""
         return f"{self.category}_{self.split}_{self.number:05d}"
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        try:
-            partial.write_bytes(content)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_bytes(content)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 class Writer:
