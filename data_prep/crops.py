@@ -116,13 +116,9 @@ def crop_image(pixels: Pixels, region: Region, size: int) -> Pixels:
     top, bottom, rows, shift_y = _window(region.y0, scale, height, size)
     if right <= left or bottom <= top:
         raise UserError(f"distance, px, py: the crop shows less than a pixel of the image (scale {scale:g})")
-    patch = cv2.resize(
-        pixels[rows, columns],
-        None,
-        fx=scale,
-        fy=scale,
-        interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC,
-    )
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(pixels[rows, columns], None, fx=scale, fy=scale, interpolation=method)
+    patch: Pixels = np.asarray(resized, dtype=np.uint8)
     patch = patch[top + shift_y : bottom + shift_y, left + shift_x : right + shift_x]
     if patch.shape[:2] == (size, size):
         return patch
