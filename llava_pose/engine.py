@@ -6,8 +6,10 @@ the processor.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,21 +18,53 @@ from PIL import Image
 
 from . import conversation
 from .configuration import POSE_TOKEN
-from .decoding import NameTrie, Prefill, score_names
-from .processing import assistant_message, without_marks
+from .decoding import Prefill, all_names, best_names, score_names
+from .errors import UserError
+from .processing import assistant_message, user_message, without_marks
 from .reading import PoseReading, read_poses
+from .trie import NameTrie
 
 MAX_NEW_TOKENS = 200
+
+SHARED_PREFIX = 32
+"""The shortest beginning of prompts that is worth running apart: a cache before a prompt needs an attention mask, which
+costs as much as some fifteen tokens of a prompt of 640."""
+
+TREE_ATTENTION = ("sdpa", "eager")
+"""The attention implementations that honour a mask with a row for each token; others would leave it out silently."""
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The best of N candidate names for an image: its index, the probabilities (N,) over the candidates (softmax of
-    their summed log-probabilities), and the pose read at the ``<pose>`` that ends it."""
+    """The best names of an image among N candidates, and the poses read at the ``<pose>`` that ends them.
 
-    index: int
+    names: indices of the best K, best first; probabilities (N,): over the candidates; log_probabilities (N,): of each
+    name's tokens up to ``<pose>``; pose_logits (K, 3, bins) and readings: the poses of the best K; given: the pose read
+    at the name that was given, if one was; nodes: trie nodes computed.
+
+    Where only the best names were searched for, the names never reached have probability 0 and log-probability NaN,
+    ``unexplored`` bounds the probability of all of them together, and the other probabilities are lower bounds, by no
+    more than that; elsewhere ``unexplored`` is 0.
+    """
+
+    names: tuple[int, ...]
     probabilities: np.ndarray
-    reading: PoseReading
+    log_probabilities: np.ndarray
+    pose_logits: np.ndarray
+    readings: tuple[PoseReading, ...]
+    given: PoseReading | None
+    unexplored: float
+    nodes: int
+
+    @property
+    def index(self) -> int:
+        """The best name."""
+        return self.names[0]
+
+    @property
+    def reading(self) -> PoseReading:
+        """The pose read at the best name."""
+        return self.readings[0]
 
 
 @dataclass
@@ -44,11 +78,14 @@ class Answer:
 
 
 class Engine:
-    """A model and its processor, ready to answer."""
+    """A model and its processor, ready to answer. Calls share nothing that changes, so threads may make them side by
+    side; the weights must stay as they are while an engine lives."""
 
     def __init__(self, model: Any, processor: Any):
         self.model = model.eval()
         self.processor = processor
+        # Kept by what it depends on, and copied before use.
+        self._prefix_cache = lru_cache(maxsize=8)(self._run_prefix)
 
     @property
     def device(self) -> torch.device:
@@ -64,49 +101,141 @@ class Engine:
         """The number of tokens of a conversation, the image's included."""
         return len(self.processor.encode(messages)[0])
 
+    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Pixel values (B, 3, H, W) of images, in page-locked memory where the model is on a GPU, so that the transfer
+        need not wait. For threads that prepare images ahead of need."""
+        pixels = self.processor.pixels(images)
+        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+
     @torch.inference_mode()
-    def prefill(self, messages: Sequence[Sequence[dict[str, Any]]], pixels: torch.Tensor) -> Prefill:
+    def prefill(self, messages: Sequence[Sequence[dict[str, Any]]], pixels: torch.Tensor | None) -> Prefill:
         """Run B conversations, each up to the point where the model answers, on pixels (images, 3, H, W)."""
-        rows = [self.processor.encode(conversation)[0] for conversation in messages]
+        return self._prefill([self.processor.encode(conversation)[0] for conversation in messages], pixels)
+
+    def _prefill(self, rows: Sequence[np.ndarray], pixels: torch.Tensor | None) -> Prefill:
+        shared = self._shared_length(rows)
         inputs = {name: value.to(self.device) for name, value in self.processor.pad(rows, side="left").items()}
+        if shared:
+            # A cache before the prompts puts what they share in front of the padding.
+            rest = self.processor.pad([row[shared:] for row in rows], side="left")
+            inputs = {name: value.to(self.device) for name, value in rest.items()}
+            before = inputs["attention_mask"].new_ones(len(rows), shared)
+            inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
+            inputs["past_key_values"] = self._shared_cache(rows[0][:shared], len(rows))
         mask = inputs["attention_mask"]
         outputs = self.model.backbone(
             **inputs,
             # Positions count real tokens only, so that padding on the left changes nothing.
-            position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
-            pixel_values=pixels.to(self.device, self.model.dtype),
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, shared:],
+            pixel_values=None if pixels is None else pixels.to(self.device, self.model.dtype, non_blocking=True),
             use_cache=True,
         )
         return Prefill(outputs.past_key_values, mask, mask.sum(-1), outputs.last_hidden_state[:, -1])
 
-    def name_trie(self, categories: Sequence[str]) -> NameTrie:
-        """The trie of the answers that name each category, each up to and including its ``<pose>``."""
+    def _shared_length(self, rows: Sequence[np.ndarray]) -> int:
+        """How many tokens all of these prompts begin with alike, before any image, if it pays to run them once."""
+        most = min(len(row) for row in rows) - 1
+        first = rows[0][:most]
+        same = np.all([row[:most] == first for row in rows], axis=0) & (first != self.processor.image_token_id)
+        shared = int(np.argmin(same)) if not same.all() else most
+        return shared if shared >= SHARED_PREFIX else 0
+
+    def _shared_cache(self, ids: np.ndarray, batch: int) -> Any:
+        cache = copy.deepcopy(self._prefix_cache(tuple(ids.tolist()), self.device))
+        cache.batch_repeat_interleave(batch)
+        return cache
+
+    def _run_prefix(self, ids: tuple[int, ...], device: torch.device) -> Any:
+        return self.model.backbone(input_ids=torch.tensor([ids], device=device), use_cache=True).past_key_values
+
+    def name_trie(self, categories: Sequence[str], scoring: str = "sum", temperature: float = 1.0) -> NameTrie:
+        """The trie of the answers that name each category, each up to and including its ``<pose>``.
+
+        scoring: how names compare: "sum" of their tokens' log-probabilities, as they were trained; "mean" of them; or
+        "prior", the sum less that of the same answer to the question asked without an image, so that a name is not
+        chosen for being frequent. temperature: of the softmax over the scores.
+
+        Raises UserError for no name, one given twice, one without tokens and two that are the same tokens.
+        """
+        if not categories:
+            raise UserError("categories: no name given")
+        sequences: dict[tuple[int, ...], str] = {}
         prompt = self.processor.encode(conversation.naming_messages())[0]
-        sequences = []
         for category in categories:
-            answer = assistant_message(conversation.naming_answer(category))
-            ids = self.processor.encode([*conversation.naming_messages(), answer])[0]
-            if not np.array_equal(ids[: len(prompt)], prompt):
-                raise ValueError(f"the tokenizer merges the prompt's end with the name {category!r}")
-            tokens = ids[len(prompt) :].tolist()
-            sequences.append(tokens[: tokens.index(self.processor.pose_token_id) + 1])
-        return NameTrie.build(sequences)
+            tokens = self._name_tokens(category, prompt)
+            if tokens in sequences:
+                raise UserError(f"categories: {category!r} is the same name to the model as {sequences[tokens]!r}")
+            sequences[tokens] = category
+        trie = NameTrie.build(list(sequences))
+        try:
+            return trie.scored(scoring, temperature, self._prior(trie) if scoring == "prior" else None)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    def _name_tokens(self, category: str, prompt: np.ndarray) -> tuple[int, ...]:
+        answer = conversation.naming_answer(category)
+        if without_marks(category) != category:
+            raise UserError(f"categories: {category!r} holds a mark that is not part of a name")
+        ids = self.processor.encode([*conversation.naming_messages(), assistant_message(answer)])[0]
+        if not np.array_equal(ids[: len(prompt)], prompt):
+            raise UserError(f"categories: the tokenizer merges the prompt's end with {category!r}")
+        tokens = ids[len(prompt) :].tolist()
+        name = tuple(tokens[: tokens.index(self.processor.pose_token_id) + 1])
+        if not self.processor.tokenizer.decode(name[:-1]).strip():
+            raise UserError(f"categories: {category!r} is a name without tokens")
+        return name
 
     @torch.inference_mode()
-    def name(self, images: Sequence[Image.Image], trie: NameTrie) -> list[Naming]:
-        """Name each of B images among the trie's N candidates and read its pose, in two passes."""
-        if not images:
+    def _prior(self, trie: NameTrie) -> np.ndarray:
+        """The log-probability (N,) of every name after the question alone."""
+        state = self.prefill([[user_message(conversation.NAMING_QUESTION)]], None)
+        return score_names(self.model, state, trie)[0].double().cpu().numpy()
+
+    @torch.inference_mode()
+    def name(
+        self,
+        images: Sequence[Image.Image] | torch.Tensor,
+        trie: NameTrie,
+        *,
+        top_k: int = 1,
+        distribution: bool = True,
+        given: Sequence[int] | None = None,
+    ) -> list[Naming]:
+        """Name each of B images among the trie's N candidates and read its pose, without another prefill.
+
+        images: pictures, or what ``pixels`` made of them; top_k: how many of the best names are wanted, with their
+        poses; distribution: whether every name's probability is, or only the best names, as exactly and in less time;
+        given: for each image a name at which the pose is read besides.
+        """
+        if len(images) == 0:
             return []
-        prompts = [conversation.naming_messages()] * len(images)
-        scores = score_names(self.model, self.prefill(prompts, self.processor.pixels(images)), trie)
-        probabilities = scores.log_probabilities.softmax(-1)
-        best = probabilities.argmax(-1)
-        chosen = scores.pose_hidden[torch.arange(len(best), device=best.device), best]
-        readings = read_poses(self.model.pose_head(chosen))
-        return [
-            Naming(int(index), row, reading)
-            for index, row, reading in zip(best, probabilities.cpu().numpy(), readings, strict=True)
-        ]
+        attention = self.model.config.get_text_config()._attn_implementation
+        if attention not in TREE_ATTENTION:
+            raise UserError(f"attn_implementation: {attention!r} cannot score names; open the model with 'sdpa'")
+        pixels = images if isinstance(images, torch.Tensor) else self.processor.pixels(images)
+        prompt = self.processor.encode(conversation.naming_messages())[0]
+        state = self._prefill([prompt] * len(pixels), pixels)
+        extra = np.asarray(np.zeros((len(pixels), 0)) if given is None else np.reshape(given, (-1, 1)), dtype=np.int64)
+        find = all_names if distribution else best_names
+        best = find(self.model, state, trie, top_k, extra)
+        logits = self.model.pose_head(best.states).float().cpu()
+        namings = []
+        for row, row_logits in enumerate(logits):
+            readings = read_poses(row_logits)
+            count = best.names.shape[1]
+            namings.append(
+                Naming(
+                    names=tuple(best.names[row].tolist()),
+                    probabilities=best.probabilities[row],
+                    log_probabilities=best.log_probabilities[row],
+                    pose_logits=row_logits[:count].numpy(),
+                    readings=tuple(readings[:count]),
+                    given=None if given is None else readings[-1],
+                    unexplored=float(best.unexplored[row]),
+                    nodes=int(best.nodes[row]),
+                )
+            )
+        return namings
 
     @torch.inference_mode()
     def stream(
