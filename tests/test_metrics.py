@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llava_pose.errors import UserError
-from llava_pose.metrics import joint_metrics, pose_only_metrics
+from llava_pose.metrics import average_distance, joint_metrics, pose_only_metrics
 
 PI = math.pi
 
@@ -122,3 +122,23 @@ def test_lengths_that_differ_are_refused(errors, correct, categories):
 def test_errors_out_of_range_such_as_degrees_are_refused(error):
     with pytest.raises(ValueError, match=r"lie in \[0, π\]"):
         joint_metrics([0.1, error], [True, True], ["car", "car"])
+
+
+def test_average_distance_of_a_turned_picture_is_the_mean_chord_over_the_diagonal():
+    # Points in a plane across the view, seen from the front: theta turns the picture, so each runs along a circle.
+    points = np.array([[0.3, 0, 0.4], [-0.5, 0, 0.0], [0, 0, 0.2]])
+    radii = 800 / 4 * np.array([0.5, 0.5, 0.2])
+    found = average_distance(points, [0, 0, 0.3], [0, 0, -0.2], 4.0, 800.0, [50.0, 60.0], [10.0, 20.0, 40.0, 60.0])
+    assert found == pytest.approx(np.mean(2 * math.sin(0.25) * radii) / 50)
+
+
+def test_average_distance_is_batched_and_0_for_both_names_of_a_pose():
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (20, 3))
+    target = np.array([[0.4, 0.1, 0.0], [2.0, 0.3, 0.2], [1.0, 0.2, 0.1]])
+    predicted = np.array([[0.4 + PI, PI - 0.1, PI], [2.1, 0.3, 0.2], [math.nan, 0.2, 0.1]])
+    distance, viewport = np.array([3.0, 5.0, 4.0]), np.array([500.0, 900.0, 700.0])
+    principal, box = np.full((3, 2), 100.0), np.array([[0.0, 0, 60, 80]] * 3)
+    found = average_distance(points, predicted, target, distance, viewport, principal, box)
+    assert found.shape == (3,) and found[0] < 1e-9 and math.isnan(found[2])
+    alone = average_distance(points, predicted[1], target[1], 5.0, 900.0, principal[1], box[1])
+    assert 0 < found[1] < 0.1 and found[1] == pytest.approx(alone)
