@@ -74,7 +74,7 @@ class Kitti(Source):
     rules: Rules = Rules()
 
     name = "KITTI"
-    licence = "CC-BY-NC-SA-3.0"
+    licence = "cc-by-nc-sa-3.0"
     how = "Cars only; the pose is seen along the ray to the car, in units of the diagonal of its 3-D box."
 
     @property

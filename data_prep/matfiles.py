@@ -4,7 +4,7 @@ Of an object: ``class``, ``bbox`` (x1, y1, x2, y2 in pixels), ``cad_index``, ``t
 and ``viewpoint``, a struct of ``azimuth``, ``elevation``, ``theta`` (degrees), ``distance``, ``focal``, ``viewport``,
 ``px`` and ``py`` (pixels), or empty. They describe the camera that ImageNet3D took over: its focal length in pixels is
 ``viewport * focal``. Pixels are taken as they are, as ImageNet3D takes them: MATLAB puts the middle of the first one at
-1, so they lie half a pixel to the lower right of ours.
+1, we at ½, so they lie half a pixel too far right and down.
 """
 
 from __future__ import annotations
