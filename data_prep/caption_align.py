@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.caption_names import Name, spelled_out
-from data_prep.caption_words import plural
 from llava_pose.errors import UserError
 from llava_pose.scene import POSE_MARK, PosedObject
-from llava_pose.taxonomy import active, spoken_name
+from llava_pose.taxonomy import active, plural, spoken_name
 from llava_pose.taxonomy_file import key
 
 MARK = re.compile(r"<\s*pose[\s_-]*(?:6d)?\s*>", re.IGNORECASE)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data_prep.caption_relations import Relation, from_left_to_right, from_top_to_bottom, relations
-from data_prep.caption_words import NUMBERS, mentions, noun, plural
+from data_prep.caption_words import NUMBERS, mentions, noun
 from llava_pose.scene import POSE_MARK, PosedObject
+from llava_pose.taxonomy import plural
 
 MAX_MENTIONS = 6
 """A caption speaks of this many objects at most, those with the largest boxes."""

@@ -11,28 +11,11 @@ from llava_pose.taxonomy import spoken_name, with_article
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
-_IRREGULAR = {"knife": "knives", "shelf": "shelves", "mouse": "mice", "craft": "craft"}
-_NOUN = re.compile(r"(.+?)((?: (?:of|for|built|in|on|with|to) .+)?)")
 
 
 def noun(category: str) -> str:
     """One such thing without its article: ``car``, ``pair of scissors``."""
     return with_article(category).split(" ", 1)[-1]
-
-
-def plural(category: str) -> str:
-    """Several of them: ``cars``, ``pairs of scissors``, ``bicycles built for two``."""
-    match = _NOUN.fullmatch(noun(category))
-    assert match is not None
-    head, tail = match.groups()
-    for one, several in _IRREGULAR.items():
-        if head.endswith(one):
-            return head.removesuffix(one) + several + tail
-    if re.search(r"(s|x|z|ch|sh)$", head):
-        return f"{head}es{tail}"
-    if re.search(r"[^aeiou]y$", head):
-        return f"{head[:-1]}ies{tail}"
-    return f"{head}s{tail}"
 
 
 def nth_mention(category: str, earlier: int) -> str:

@@ -22,6 +22,7 @@ from llava_pose.taxonomy_file import (
     Category,
     Taxonomy,
     default_article,
+    default_plural,
     default_spoken,
     did_you_mean,
     difference,
@@ -45,7 +46,8 @@ def _built_in() -> Taxonomy:
             spoken = data["spoken"].get(name, default_spoken(name))
             article = data["with_article"].get(name, default_article(spoken))
             aliases = tuple(alias for alias, of in data["aliases"].items() if of == name)
-            categories[name] = Category(name, meta, spoken, article, aliases, name in data["known"])
+            plural = default_plural(article)
+            categories[name] = Category(name, meta, spoken, article, plural, aliases, name in data["known"])
     return Taxonomy(dict(sorted(categories.items())))
 
 
@@ -143,6 +145,12 @@ def with_article(category: str) -> str:
     """The spoken name as one thing in a sentence: ``a car``, ``an aeroplane``, ``a pair of scissors``."""
     found = active().categories.get(category)
     return found.with_article if found else default_article(default_spoken(category))
+
+
+def plural(category: str) -> str:
+    """Several of them: ``cars``, ``pairs of scissors``, ``bicycles built for two``."""
+    found = active().categories.get(category)
+    return found.plural if found else default_plural(with_article(category))
 
 
 def resolve(name: str) -> str:

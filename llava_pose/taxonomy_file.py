@@ -5,6 +5,7 @@
         meta_class: robots           # one of a new category's own, or a built-in one
         spoken: robot dog            # otherwise the name with its underscores as spaces
         with_article: a robot dog    # otherwise a or an, and the spoken form
+        plural: robot dogs           # otherwise by the rules of English
         aliases: [spot]              # further spellings
         known: true                  # whether the open-vocabulary task trains on it; otherwise it is novel there
       car:
@@ -26,10 +27,12 @@ from typing import Any
 
 from .errors import UserError
 
-FIELDS = ("meta_class", "spoken", "with_article", "aliases", "known")
+FIELDS = ("meta_class", "spoken", "with_article", "plural", "aliases", "known")
 GROUPING = ("meta_class", "known")
 """The fields that say how results are grouped, not what a model learnt to say."""
 
+_IRREGULAR = {"knife": "knives", "shelf": "shelves", "mouse": "mice", "craft": "craft"}
+_NOUN = re.compile(r"(.+?)((?: (?:of|for|built|in|on|with|to) .+)?)")
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
@@ -41,6 +44,7 @@ class Category:
     meta_class: str
     spoken: str
     with_article: str
+    plural: str
     aliases: tuple[str, ...] = ()
     known: bool = False
 
@@ -92,6 +96,21 @@ def default_spoken(name: str) -> str:
 def default_article(spoken: str) -> str:
     """One such thing in a sentence, unless a file says otherwise."""
     return f"{'an' if spoken[0].lower() in 'aeiou' else 'a'} {spoken}"
+
+
+def default_plural(with_article: str) -> str:
+    """Several such things, unless a file says otherwise: ``pairs of scissors``, ``bicycles built for two``."""
+    match = _NOUN.fullmatch(with_article.split(" ", 1)[-1])
+    assert match is not None
+    head, tail = match.groups()
+    for one, several in _IRREGULAR.items():
+        if head.endswith(one):
+            return head.removesuffix(one) + several + tail
+    if re.search(r"(s|x|z|ch|sh)$", head):
+        return f"{head}es{tail}"
+    if re.search(r"[^aeiou]y$", head):
+        return f"{head[:-1]}ies{tail}"
+    return f"{head}s{tail}"
 
 
 def did_you_mean(name: str, spellings: Mapping[str, str] | Iterable[str]) -> str:
@@ -254,7 +273,8 @@ def _laid_over(before: Category | None, name: str, said: _Said, built_in: Taxono
                 f"{did_you_mean(name, built_in.canonical)}"
             )
         spoken = default_spoken(name)
-        before = Category(name, fields["meta_class"], spoken, default_article(spoken))
+        article = default_article(spoken)
+        before = Category(name, fields["meta_class"], spoken, article, default_plural(article))
     spoken = fields.get("spoken", before.spoken)
     kept = before.with_article if spoken == before.spoken else default_article(spoken)
     article = fields.get("with_article", kept)
@@ -269,6 +289,7 @@ def _laid_over(before: Category | None, name: str, said: _Said, built_in: Taxono
         meta_class=fields.get("meta_class", before.meta_class),
         spoken=spoken,
         with_article=article,
+        plural=fields.get("plural", before.plural if article == before.with_article else default_plural(article)),
         aliases=tuple(dict.fromkeys(alias for alias in spellings if alias not in (name, key(spoken)))),
         known=fields.get("known", before.known),
     )

@@ -65,6 +65,27 @@ def test_names_are_spoken_as_people_say_them(category, spoken, with_article):
     assert taxonomy.with_article(category) == with_article
 
 
+@pytest.mark.parametrize(
+    ("category", "expected"),
+    [
+        ("bus", "buses"),
+        ("knife", "knives"),
+        ("mouse", "mice"),
+        ("bookshelf", "bookshelves"),
+        ("baby_buggy", "baby buggies"),
+        ("ashtray", "ashtrays"),
+        ("scissors", "pairs of scissors"),
+        ("bicycle_built_for_two", "bicycles built for two"),
+        ("wine_glass", "wine glasses"),
+        ("hovercraft", "hovercraft"),
+        ("go_kart", "go-karts"),
+        ("robot_dog", "robot dogs"),
+    ],
+)
+def test_plurals(category, expected):
+    assert taxonomy.plural(category) == expected
+
+
 def test_meta_class_is_that_of_the_file():
     assert taxonomy.meta_class("car") == "vehicles"
     assert taxonomy.meta_class("sax") == "music"

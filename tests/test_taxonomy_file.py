@@ -19,6 +19,7 @@ categories:
     meta_class: robots
     spoken: robotic dog
     with_article: one robotic dog
+    plural: a pack of robotic dogs
     aliases: [spot, Aibo]
     known: true
   ear_trumpet: {meta_class: music}
@@ -53,13 +54,14 @@ def test_a_file_adds_categories_with_all_their_names(write):
     assert {"robot_dog", "ear_trumpet"} <= set(taxonomy.categories()) and len(taxonomy.categories()) == 211
     assert [taxonomy.resolve(name) for name in ("spot", "AIBO", "robotic dog", "Robot-Dog")] == ["robot_dog"] * 4
     assert (taxonomy.spoken_name("robot_dog"), taxonomy.with_article("robot_dog")) == ("robotic dog", "one robotic dog")
+    assert taxonomy.plural("robot_dog") == "a pack of robotic dogs"
     assert taxonomy.meta_classes()["robots"] == ("robot_dog",)
     assert "robot_dog" in taxonomy.known()
 
 
 def test_a_meta_class_is_all_that_a_new_category_needs(write):
     taxonomy.use_file(write("categories: {ear_trumpet: {meta_class: music}}"))
-    assert taxonomy.with_article("ear_trumpet") == "an ear trumpet"
+    assert (taxonomy.with_article("ear_trumpet"), taxonomy.plural("ear_trumpet")) == ("an ear trumpet", "ear trumpets")
     assert taxonomy.meta_class("ear_trumpet") == "music" == taxonomy.meta_class("violin")
     assert "ear_trumpet" not in taxonomy.known()
 
@@ -71,6 +73,7 @@ def test_of_a_built_in_category_only_what_is_said_changes(write):
     assert [taxonomy.resolve(name) for name in ("car", "automobile", "motor_car")] == ["car"] * 3
     assert "car" not in taxonomy.known() and "aeroplane" in taxonomy.known()
     assert taxonomy.with_article("scissors") == "a shears", "not the built-in pair of scissors"
+    assert taxonomy.plural("car") == "automobiles"
     assert taxonomy.meta_class("scissors") == "household"
     taxonomy.use_file(write("categories: {cellphone: {spoken: mobile phone}}"))
     assert taxonomy.resolve("cell phone") == "cellphone", "the form that was replaced stays a spelling"
@@ -142,6 +145,7 @@ def test_a_wrong_file_in_the_environment_is_told_of_when_a_name_is_asked_for_and
         ("categories: {a: {meta_class: b, aliases: [3]}}", r"categories.a.aliases: expected words .*, got 3"),
         ("categories: {a: {meta_class: b, aliases: ['']}}", r"categories.a.aliases: expected words .*, got ''"),
         ("categories: {a: {meta_class: b, spoken: 911}}", r"categories.a.spoken: expected words .*, got 911"),
+        ("categories: {a: {meta_class: b, plural: ''}}", r"categories.a.plural: expected words .*, got ''"),
         ("categories: {a: {meta_class: b, spoken: ' '}}", r"categories.a.spoken: expected words"),
         ("categories: {a: {meta_class: b, spoken: '-'}}", r"categories.a.spoken: expected words"),
         ('categories: {a: {meta_class: b, spoken: "c\\nd"}}', r"categories.a.spoken: expected words on one line"),
@@ -214,8 +218,10 @@ def test_a_folder_hands_on_what_differs_and_nothing_where_nothing_does(write, tm
     assert [path.name for path in folder.iterdir()] == ["taxonomy.json"]
     said = json.loads((folder / "taxonomy.json").read_text())["categories"]
     assert set(said) == {"robot_dog", "ear_trumpet", "car", "scissors"}
-    assert set(said["ear_trumpet"]) == {"meta_class", "spoken", "with_article", "known"}, "a new one is told in full"
-    assert set(said["scissors"]) == {"spoken", "with_article"}
+    assert set(said["ear_trumpet"]) == {"meta_class", "spoken", "with_article", "plural", "known"}, (
+        "a new one is told in full"
+    )
+    assert set(said["scissors"]) == {"spoken", "with_article", "plural"}
     taxonomy.activate(None)
     taxonomy.use_folder(folder)
     assert taxonomy.active().categories == everything

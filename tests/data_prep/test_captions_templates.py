@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.caption_templates import MAX_MENTIONS, template_caption
-from data_prep.caption_words import nth_mention, object_names, plural
+from data_prep.caption_words import nth_mention, object_names
 from llava_pose import taxonomy
 from llava_pose.scene import PosedImage, PosedObject
 
@@ -242,27 +242,6 @@ def test_a_crowd_is_captioned_by_its_largest_objects_and_not_counted():
         assert text.count("<pose>") == MAX_MENTIONS == 6
         assert sorted(marks) == [14, 15, 16, 17, 18, 19]
         assert "chairs" not in text
-
-
-@pytest.mark.parametrize(
-    ("category", "expected"),
-    [
-        ("bus", "buses"),
-        ("knife", "knives"),
-        ("mouse", "mice"),
-        ("bookshelf", "bookshelves"),
-        ("baby_buggy", "baby buggies"),
-        ("ashtray", "ashtrays"),
-        ("scissors", "pairs of scissors"),
-        ("bicycle_built_for_two", "bicycles built for two"),
-        ("wine_glass", "wine glasses"),
-        ("hovercraft", "hovercraft"),
-        ("go_kart", "go-karts"),
-        ("robot_dog", "robot dogs"),
-    ],
-)
-def test_plurals(category, expected):
-    assert plural(category) == expected
 
 
 def test_one_after_another_of_a_category():
