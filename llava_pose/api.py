@@ -86,9 +86,10 @@ class LlavaPose:
         spelling the taxonomy knows; boxes: for each image the box (x1, y1, x2, y2) in pixels of the object meant, or
         None for the whole image.
 
-        Raises UserError for a file that is no image, a box outside its image or an unknown category.
+        Raises UserError for a file that is no image, a box outside its image, an unknown category, one given twice
+        (be it under another name) and a list without any.
         """
-        names = [taxonomy.resolve(name) for name in categories] if categories else self.categories
+        names = self.categories if categories is None else _canonical(categories)
         places = [None] * len(images) if boxes is None else list(boxes)
         if len(places) != len(images):
             raise UserError(f"boxes: {len(places)} for {len(images)} images")
@@ -136,6 +137,16 @@ class LlavaPose:
         while len(kept) > 2 and self.engine.prompt_length(_with_image(kept)) + MAX_NEW_TOKENS > self.engine.context:
             del kept[:2]
         return kept
+
+
+def _canonical(categories: Sequence[str]) -> list[str]:
+    spellings: dict[str, str] = {}
+    for spelling in categories:
+        name = taxonomy.resolve(spelling)
+        if name in spellings:
+            raise UserError(f"categories: {spelling!r} and {spellings[name]!r} are the same category, {name!r}")
+        spellings[name] = spelling
+    return list(spellings)
 
 
 def _with_image(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

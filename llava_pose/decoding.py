@@ -33,6 +33,11 @@ LOGITS_AT_ONCE = 2**25
 """Vocabulary logits held at a time."""
 
 
+def nodes_at_once(trie: NameTrie) -> int:
+    """The tokens that scoring these names adds to each prompt: what ``loading.batches_by_tokens`` needs to know."""
+    return min(len(trie.tokens), NODES_AT_ONCE + MOST_NODES)
+
+
 class Prefill(NamedTuple):
     """A batch of prompts run once: their cache, the mask (B, P) of real positions, each prompt's length (B,), and
     the hidden state (B, H) that predicts the first new token."""
@@ -106,7 +111,7 @@ def all_names(model: Any, prefill: Prefill, trie: NameTrie, top_k: int, given: n
         log_probabilities=log_probabilities,
         probabilities=trie.probabilities(scores),
         unexplored=np.zeros(len(scores)),
-        nodes=len(trie.tokens) - len(trie.ends) + (trie.depths[trie.ends[wanted]] + 1).sum(1),
+        nodes=trie.inner_nodes + (trie.depths[trie.ends[wanted]] + 1).sum(1),
     )
 
 

@@ -84,8 +84,8 @@ class Engine:
     def __init__(self, model: Any, processor: Any):
         self.model = model.eval()
         self.processor = processor
-        # Kept by what it depends on, and copied before use.
-        self._prefix_cache = lru_cache(maxsize=8)(self._run_prefix)
+        # By the tokens and the device; copied before use.
+        self._prefix_cache = lru_cache(maxsize=4)(self._run_prefix)
 
     @property
     def device(self) -> torch.device:
@@ -114,11 +114,10 @@ class Engine:
 
     def _prefill(self, rows: Sequence[np.ndarray], pixels: torch.Tensor | None) -> Prefill:
         shared = self._shared_length(rows)
-        inputs = {name: value.to(self.device) for name, value in self.processor.pad(rows, side="left").items()}
+        rest = self.processor.pad([row[shared:] for row in rows], side="left")
+        inputs: dict[str, Any] = {name: value.to(self.device) for name, value in rest.items()}
         if shared:
-            # A cache before the prompts puts what they share in front of the padding.
-            rest = self.processor.pad([row[shared:] for row in rows], side="left")
-            inputs = {name: value.to(self.device) for name, value in rest.items()}
+            # A cache before the prompts: what they share comes in front of the padding.
             before = inputs["attention_mask"].new_ones(len(rows), shared)
             inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
             inputs["past_key_values"] = self._shared_cache(rows[0][:shared], len(rows))
@@ -133,11 +132,13 @@ class Engine:
         return Prefill(outputs.past_key_values, mask, mask.sum(-1), outputs.last_hidden_state[:, -1])
 
     def _shared_length(self, rows: Sequence[np.ndarray]) -> int:
-        """How many tokens all of these prompts begin with alike, before any image, if it pays to run them once."""
-        most = min(len(row) for row in rows) - 1
-        first = rows[0][:most]
-        same = np.all([row[:most] == first for row in rows], axis=0) & (first != self.processor.image_token_id)
-        shared = int(np.argmin(same)) if not same.all() else most
+        """How many tokens all of these prompts begin with alike before the first image, if it pays to keep them."""
+        is_image = [row == self.processor.image_token_id for row in rows]
+        if not all(row.any() for row in is_image):
+            return 0
+        before = min(int(row.argmax()) for row in is_image)
+        same = np.all([row[:before] == rows[0][:before] for row in rows], axis=0)
+        shared = before if same.all() else int(same.argmin())
         return shared if shared >= SHARED_PREFIX else 0
 
     def _shared_cache(self, ids: np.ndarray, batch: int) -> Any:
@@ -163,8 +164,9 @@ class Engine:
         prompt = self.processor.encode(conversation.naming_messages())[0]
         for category in categories:
             tokens = self._name_tokens(category, prompt)
-            if tokens in sequences:
-                raise UserError(f"categories: {category!r} is the same name to the model as {sequences[tokens]!r}")
+            if (other := sequences.get(tokens)) is not None:
+                same = "is given twice" if other == category else f"and {other!r} are the same tokens to this model"
+                raise UserError(f"categories: {category!r} {same}")
             sequences[tokens] = category
         trie = NameTrie.build(list(sequences))
         try:

@@ -94,6 +94,11 @@ class NameTrie:
             above = self.path(part[0])[:-1]
             yield np.concatenate([above, part]), np.arange(len(above) + len(part)) >= len(above)
 
+    @property
+    def inner_nodes(self) -> int:
+        """The number of nodes that have others below them: those whose states give every name's score."""
+        return len(self.tokens) - len(self.ends)
+
     @cached_property
     def branches(self) -> Branches:
         """What lies below each node."""

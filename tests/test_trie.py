@@ -117,5 +117,5 @@ def test_names_that_would_not_compare_are_refused(sequences, match):
 
 @pytest.mark.parametrize("scoring, temperature", [("best", 1.0), ("sum", 0.0), ("sum", float("nan"))])
 def test_scorings_and_temperatures_that_mean_nothing_are_refused(scoring, temperature):
-    with pytest.raises(ValueError, match="is none of|is not a positive number"):
+    with pytest.raises(ValueError, match=r"none of|not a positive number"):
         NameTrie.build([[1]]).scored(scoring, temperature)
