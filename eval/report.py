@@ -69,8 +69,15 @@ def format_table(metrics: dict[str, Any]) -> str:
             *_text_table("joint classification and pose", comparison(metrics)),
             "",
             *_text_table("this model by meta-class", groups),
+            *(["", *_text_table("this model, open vocabulary", vocabulary(metrics))] if vocabulary(metrics) else []),
         ]
     )
+
+
+def vocabulary(metrics: dict[str, Any]) -> list[Row]:
+    """Known categories beside novel ones; nothing where there are only known or only novel ones."""
+    tables = metrics.get("open_vocabulary", {})
+    return [(f"{name} categories", table) for name, table in tables.items()] if len(tables) > 1 else []
 
 
 def _text_table(title: str, rows: Sequence[Row]) -> list[str]:
@@ -137,6 +144,7 @@ def render(
         ),
         page.section("Pose errors", page.histogram(lines), "Geodesic angle between predicted and true rotation."),
         page.section("By meta-class, joint", _table(by_group)),
+        *([page.section("Open vocabulary, joint", _table(vocabulary(metrics)))] if vocabulary(metrics) else []),
         page.section("By category, joint", _table(sorted(joint["categories"].items()))),
         page.section("By category, pose only", _table(sorted(pose_only["categories"].items()))),
         page.section("Most frequent confusions", page.confusions(lines)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from . import taxonomy
 from .errors import UserError
 from .geometry import pose_error
 from .metrics import joint_metrics, pose_only_metrics
@@ -67,13 +68,20 @@ def prediction_line(record: PosedImage, naming: Naming, categories: Sequence[str
 
 
 def score(lines: Sequence[dict[str, Any]], error: str = "pose_error") -> dict[str, Any]:
-    """The tables ``joint`` and ``pose_only`` of prediction lines, from the field ``error`` of each."""
+    """The tables ``joint`` and ``pose_only`` of prediction lines, from the field ``error`` of each.
+
+    ``open_vocabulary``: the joint table of the categories that task trains on (``known``) and of all others
+    (``novel``), as far as there are any: how a model that was trained on the known ones alone does on the novel ones.
+    """
     errors = np.array([line[error] for line in lines], dtype=np.float64)
     correct = np.array([line["correct"] for line in lines], dtype=bool)
     categories = [line["category"] for line in lines]
+    known = taxonomy.known()
+    sort = {category: "known" if category in known else "novel" for category in categories}
     return {
         "joint": joint_metrics(errors, correct, categories),
         "pose_only": pose_only_metrics(errors, correct, categories),
+        "open_vocabulary": joint_metrics(errors, correct, categories, sort)["meta_classes"],
     }
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from data_prep.rows import encoded
 from data_prep.shards import ShardWriter
 from eval import page, report
-from llava_pose import scene
+from llava_pose import scene, taxonomy
 from llava_pose.evaluation import score
 from llava_pose.scene import PosedImage, PosedObject
 
@@ -107,6 +107,18 @@ def test_the_terminal_table_holds_ours_chance_and_publication_side_by_side():
     assert re.search(rf"^{re.escape(published)} +49\.1 +15\.2 +31\.2 +– +– +–$", text, re.MULTILINE)
     assert re.search(r"^furniture +50\.0 ", text, re.MULTILINE) and re.search(r"^vehicles ", text, re.MULTILINE)
     assert len({len(row) for row in text_rows[:6]}) == 1 and rows
+
+
+def test_known_categories_stand_beside_novel_ones_where_there_are_both():
+    known, novel = "car", "chair"
+    assert known in taxonomy.known() and novel not in taxonomy.known()
+    metrics = metrics_of([line(1, 0.1, known, known), line(2, 0.2, novel, novel), line(3, 0.3, novel, "bus")])
+    assert {name: table["count"] for name, table in metrics["open_vocabulary"].items()} == {"known": 1, "novel": 2}
+    assert metrics["open_vocabulary"]["novel"]["classification_accuracy"] == 50
+    assert "known categories" in report.format_table(metrics) and "Open vocabulary" in report.render(metrics, [], None)
+    metrics = metrics_of([line(1, 0.1, novel, novel)] * 2)
+    assert "known" not in metrics["open_vocabulary"]
+    assert "ocabulary" not in report.format_table(metrics) + report.render(metrics, [], None)
 
 
 def test_the_published_figures_are_those_of_the_paper():
