@@ -74,6 +74,40 @@ def rotation_matrix(pose: Any) -> Any:
     return xp.stack([xp.stack(row, -1) for row in rows], -2)
 
 
+@np.errstate(invalid="ignore")
+def quaternion(pose: Any) -> Any:
+    """The rotations of poses (…, 3) as unit quaternions (…, 4), w first; q and −q are one rotation.
+
+    Of ``Rz(α) · Rx(β) · Rz(γ)`` the quaternion is ``(cos β/2 · cos (α+γ)/2, sin β/2 · cos (α−γ)/2,
+    sin β/2 · sin (α−γ)/2, cos β/2 · sin (α+γ)/2)``. Two rotations are ``2 · arccos |q · q'|`` apart.
+    Raises ValueError when the last axis is not 3.
+    """
+    xp, (pose,) = _float64(pose)
+    _check_last_axis(pose, "pose")
+    tilt = (pose[..., 1] - math.pi / 2) / 2
+    half_sum = (pose[..., 2] - pose[..., 0]) / 2
+    half_difference = (pose[..., 2] + pose[..., 0]) / 2
+    cosine, sine = xp.cos(tilt), xp.sin(tilt)
+    parts = [
+        cosine * xp.cos(half_sum),
+        sine * xp.cos(half_difference),
+        sine * xp.sin(half_difference),
+        cosine * xp.sin(half_sum),
+    ]
+    return xp.stack(parts, -1)
+
+
+def pose_of_quaternion(quaternion: Any) -> Any:
+    """The canonical poses (…, 3) of quaternions (…, 4), w first, of any length but 0: undoes ``quaternion``.
+
+    Straight above or below the object, azimuth and theta turn about one axis: any split of their turn is right.
+    """
+    xp, (q,) = _float64(quaternion)
+    tilt = 2.0 * xp.arctan2(xp.hypot(q[..., 1], q[..., 2]), xp.hypot(q[..., 0], q[..., 3]))
+    half_sum, half_difference = xp.arctan2(q[..., 3], q[..., 0]), xp.arctan2(q[..., 2], q[..., 1])
+    return canonical_pose(xp.stack([half_difference - half_sum, tilt + math.pi / 2, half_sum + half_difference], -1))
+
+
 def geodesic_error(rotation_a: Any, rotation_b: Any) -> Any:
     """The angle (…) in [0, π] of ``rotation_aᵀ rotation_b``, for rotations (…, 3, 3).
 

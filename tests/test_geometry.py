@@ -17,7 +17,9 @@ from llava_pose.geometry import (
     geodesic_error,
     mirror_pose,
     pose_error,
+    pose_of_quaternion,
     project,
+    quaternion,
     rotation_matrix,
     wrap_angle,
 )
@@ -191,6 +193,25 @@ def test_angle_difference_is_the_short_way_round(a, b):
     assert abs(np.exp(1j * (b + difference)) - np.exp(1j * a)) < 1e-13
 
 
+def test_quaternions_are_the_rotations_of_the_poses():
+    pose = random_poses(2000)
+    np.testing.assert_allclose(Rotation.from_quat(quaternion(pose)[:, [1, 2, 3, 0]]).as_matrix(), rotation_matrix(pose))
+
+
+@given(poses)
+def test_a_quaternion_of_any_sign_and_length_gives_its_pose_back(pose):
+    for factor in (1.0, -1.0, 0.3):
+        assert pose_error(pose_of_quaternion(factor * quaternion(pose)), pose) < 1e-6
+
+
+@pytest.mark.parametrize("elevation", [PI / 2, -PI / 2])
+def test_a_quaternion_at_a_pole_keeps_the_turn_about_the_line_of_sight(elevation):
+    pose = np.array([1.0, elevation, 0.4])
+    found = pose_of_quaternion(quaternion(pose))
+    assert found[1] == pytest.approx(elevation)
+    assert pose_error(found, pose) < 1e-6
+
+
 def test_camera_stands_where_the_angles_say():
     centers = camera_center([[0, 0, 0], [PI / 2, 0, 9.0], [PI, 0, 0], [0, PI / 2, 0]], [2.0, 3.0, 4.0, 5.0])
     expected = [[0, -2, 0], [3, 0, 0], [0, 4, 0], [0, 0, 5]]
@@ -262,6 +283,8 @@ def test_torch_gives_tensors_equal_to_numpys_arrays():
     viewport, principal = np.linspace(500, 900, 50), np.random.default_rng(1).uniform(0, 99, (50, 2))
     for function, values in [
         (rotation_matrix, (a,)),
+        (quaternion, (a,)),
+        (pose_of_quaternion, (quaternion(a),)),
         (mirror_pose, (a,)),
         (canonical_pose, (a,)),
         (wrap_angle, (a,)),
