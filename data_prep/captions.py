@@ -1,69 +1,161 @@
-"""Fill the captions of a data folder, each mention of an object followed by its <pose> mark.
+"""Write the captions of a data folder anew, each mention of an object followed by its <pose> mark.
 
     python data_prep/captions.py --data DIR --writer template
+    python data_prep/captions.py --data DIR --writer file --captions PATH
+    OPENAI_API_KEY=… python data_prep/captions.py --data DIR --writer llm --model NAME [--base-url URL]
 
-Every caption is written anew from the row's objects. The phrasing is drawn by the image's name, so the same
-data gets the same captions. No caption speaks of left or right: all stay true when the image is flipped.
+template: from the row's objects, the phrasing drawn by the image's name. file: captions of any form that
+``caption_files`` reads; rows without one keep theirs. llm: by a language model that sees the pictures, at any
+OpenAI-compatible endpoint; what it cannot tell, the template does. Its answers are kept beside DIR, in
+DIR.captions.jsonl: the same command after an interruption, or on the data made anew, pays for none of them twice.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import math
+import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
+from data_prep.caption_align import aligned
+from data_prep.caption_files import caption_places, caption_text
 from data_prep.caption_templates import template_caption
-from data_prep.shards import rewrite_columns
+from data_prep.fill import columns, data_shards, fill, objects_of, row_seed
+from llava_pose import taxonomy
 from llava_pose.errors import UserError, run_cli
-from llava_pose.scene import PosedObject, shard_rows
+from llava_pose.scene import PosedObject
+
+LLM_OPTIONS = ("model", "base_url", "concurrency", "requests_per_minute", "timeout", "price_in", "price_out")
 
 
-def caption_of_row(row: dict[str, Any]) -> dict[str, Any]:
-    """The ``caption`` and ``caption_objects`` columns of a row, by the template."""
-    objects = [PosedObject(**item) for item in row["objects"]]
-    seed = "#".join([row["image_id"], *(str(item.object_id) for item in objects)])
-    caption, marks = template_caption(objects, seed)
-    return {"caption": caption, "caption_objects": list(marks)}
+def write_templates(folder: Path) -> str:
+    """Template captions for every row; returns what was done."""
+    rows = fill(folder, lambda row: columns(*template_caption(objects_of(row), row_seed(row))))
+    return f"{folder}: {rows} captions written by the template writer"
 
 
-def fill(folder: Path) -> int:
-    """Write template captions into every shard of a data folder; returns the number of rows.
+def write_from_files(folder: Path, captions: Path) -> str:
+    """The captions of a file or folder for the rows they speak of; the others keep theirs. Returns what was done.
 
-    All shards are written beside the old ones before the first is replaced.
+    A caption's marks count the objects of the whole image; a row gets it if it shows all that it speaks of.
 
     Raises:
-        UserError: the folder is missing, or its shards are not those of a posed data set.
+        UserError: a caption cannot be read or aligned, or there is none for any row.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: data folder does not exist")
-    shards = sorted(folder.glob("*-*-of-*.parquet"))
-    if not shards:
-        raise UserError(f"{folder}: data folder holds no Parquet shards")
-    for shard in shards:
-        shard_rows(shard)
-    partial = [shard.with_name(f".{shard.name}.partial") for shard in shards]
+    if not captions.exists():
+        raise UserError(f"{captions}: no such file or folder of captions")
+    places = caption_places(captions) or [captions]
+    objects = _objects_of_images(folder)
+    told: dict[str, tuple[str, tuple[int, ...]] | None] = {}
+    counts: Counter[str] = Counter()
+
+    def caption_of(row: dict[str, Any]) -> dict[str, Any]:
+        image_id = row["image_id"]
+        if image_id not in told:
+            told[image_id] = _caption_of_image(places, image_id, objects[image_id])
+        found = told[image_id]
+        shown = {item["object_id"] for item in row["objects"]}
+        kind = "without" if found is None else "written" if shown.issuperset(found[1]) else "of more"
+        counts[kind] += 1
+        return columns(*found) if found and kind == "written" else columns(row["caption"], row["caption_objects"])
+
+    # Looked at before anything is written: a path that has nothing to do with the data is a mistake.
+    if not any(_text_of_image(places, image_id) for image_id in objects):
+        raise UserError(f"{captions}: holds no caption for any image of {folder}")
+    fill(folder, caption_of)
+    kept = f"rows without a caption there keep theirs: {counts['without']}"
+    return (
+        f"{folder}: {counts['written']} captions written from {captions}; {kept}; "
+        f"rows that show less than their caption tells keep theirs: {counts['of more']}"
+    )
+
+
+def _objects_of_images(folder: Path) -> dict[str, list[PosedObject]]:
+    """The objects of each image, in the order of its annotation, from all rows that show it."""
+    objects: dict[str, dict[int, PosedObject]] = defaultdict(dict)
+    for shard, _ in data_shards(folder):
+        for row in pq.read_table(shard, columns=["image_id", "objects"]).to_pylist():
+            objects[row["image_id"]].update({item.object_id: item for item in objects_of(row)})
+    return {image_id: [items[index] for index in sorted(items)] for image_id, items in objects.items()}
+
+
+def _text_of_image(places: Sequence[Path], image_id: str) -> tuple[str, str] | None:
+    category, _, name = image_id.rpartition("/")
+    return next((found for place in places if (found := caption_text(place, category, name))), None)
+
+
+def _caption_of_image(
+    places: Sequence[Path], image_id: str, objects: Sequence[PosedObject]
+) -> tuple[str, tuple[int, ...]] | None:
+    found = _text_of_image(places, image_id)
+    return None if found is None else aligned(found[1], objects, found[0])
+
+
+def write_by_llm(options: argparse.Namespace) -> None:
+    """Captions by a language model; prints what was done."""
     try:
-        rows = sum(
-            rewrite_columns(shard, target, ("caption", "caption_objects"), caption_of_row)
-            for shard, target in zip(shards, partial, strict=True)
-        )
-        for shard, target in zip(shards, partial, strict=True):
-            os.replace(target, shard)
-    finally:
-        for target in partial:
-            target.unlink(missing_ok=True)
-    return rows
+        from data_prep.llm_captions import Prices, write_captions
+        from data_prep.llm_endpoint import EndpointSettings
+    except ModuleNotFoundError as error:
+        raise UserError(f"--writer llm: needs the package {error.name}: pip install 'llava-pose[data]'") from error
+    if not options.model:
+        raise UserError("--model: needed with --writer llm")
+    if options.base_url and not re.match(r"https?://\S+$", options.base_url):
+        raise UserError(f"--base-url: {options.base_url!r} is not an address (http://… or https://…)")
+    given = {name: getattr(options, name) for name in LLM_OPTIONS if getattr(options, name) is not None}
+    prices = Prices(given.pop("price_in", 0.0), given.pop("price_out", 0.0))
+    write_captions(options.data, EndpointSettings(**given), prices)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(text)
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, fill the captions and say how many."""
-    parser = argparse.ArgumentParser(description="Fill the captions of a data folder.")
+    """Parse the command line, write the captions and say how many."""
+    parser = argparse.ArgumentParser(description="Write the captions of a data folder anew.")
     parser.add_argument("--data", type=Path, required=True, help="a folder that a data_prep script wrote")
-    parser.add_argument("--writer", choices=["template"], default="template")
+    parser.add_argument("--writer", choices=["template", "file", "llm"], default="template")
+    parser.add_argument("--taxonomy", type=Path, help="file of categories of your own")
+    parser.add_argument("--captions", type=Path, help="file: where the captions are")
+    parser.add_argument("--model", help="llm: the model's name")
+    parser.add_argument("--base-url", help="llm: the endpoint's address, up to /v1")
+    parser.add_argument("--concurrency", type=_whole, help="llm: questions under way at once (8)")
+    parser.add_argument("--requests-per-minute", type=_positive, help="llm: at most so many")
+    parser.add_argument("--timeout", type=_positive, help="llm: seconds to wait for an answer (120)")
+    parser.add_argument("--price-in", type=_positive, help="llm: price of a million tokens read")
+    parser.add_argument("--price-out", type=_positive, help="llm: price of a million tokens written")
     options = parser.parse_args(argv)
-    print(f"{options.data}: {fill(options.data)} captions written by the {options.writer} writer")
+    for writer, names in (("file", ("captions",)), ("llm", LLM_OPTIONS)):
+        unfit = [name for name in names if getattr(options, name) is not None and options.writer != writer]
+        if unfit:
+            raise UserError(f"--{unfit[0].replace('_', '-')}: only with --writer {writer}")
+    if options.taxonomy:
+        taxonomy.use_file(options.taxonomy)
+    taxonomy.use_folder(options.data)
+    if options.writer == "llm":
+        write_by_llm(options)
+    elif options.writer == "file":
+        if options.captions is None:
+            raise UserError("--captions: needed with --writer file")
+        print(write_from_files(options.data, options.captions))
+    else:
+        print(write_templates(options.data))
 
 
 if __name__ == "__main__":
