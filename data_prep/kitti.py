@@ -44,34 +44,17 @@ STATUSES = {0: "status_good", 1: "status_partially", 2: "status_barely", 3: ""}
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Which cars are used: a box with its short side above ``min_side`` pixels, truncated by less than
-    ``max_truncation``, of a difficulty up to ``difficulty`` if it is given."""
+class Kitti(Source):
+    """The benchmark's training part under ``root`` (or ``root/training``).
 
+    Of its cars those whose box has a short side above ``min_side`` pixels, which are truncated by less than
+    ``max_truncation``, and up to a ``difficulty`` if it is given.
+    """
+
+    root: Path
     min_side: float = 100.0
     max_truncation: float = 0.2
     difficulty: str | None = None
-
-    def left_out(self, car: dict[str, float]) -> str | None:
-        """Why a car is not used, or None."""
-        height = car["bottom"] - car["top"]
-        if min(car["right"] - car["left"], height) <= self.min_side:
-            return f"short side <= {self.min_side:g} pixels"
-        if car["truncated"] >= self.max_truncation:
-            return f"truncation >= {self.max_truncation:g}"
-        if self.difficulty is not None:
-            least, occluded, truncated = DIFFICULTIES[self.difficulty]
-            if height < least or car["occluded"] > occluded or car["truncated"] > truncated:
-                return f"harder than {self.difficulty}"
-        return None
-
-
-@dataclass(frozen=True)
-class Kitti(Source):
-    """The benchmark's training part under ``root`` (or ``root/training``), of which ``rules`` choose the cars."""
-
-    root: Path
-    rules: Rules = Rules()
 
     name = "KITTI"
     licence = "cc-by-nc-sa-3.0"
@@ -126,7 +109,7 @@ class Kitti(Source):
                 continue
             try:
                 car = numbers(words, self.where(task, index))
-                reason = self.rules.left_out(car)
+                reason = self.left_out(car)
                 if reason is None:
                     reading.objects.append(posed_car(car, camera, index, self.where(task, index)))
                 else:
@@ -134,6 +117,19 @@ class Kitti(Source):
             except FieldError as error:
                 reading.problems.append(Problem(f"{error.field} in error", str(error)))
         return reading
+
+    def left_out(self, car: dict[str, float]) -> str | None:
+        """Why a car is not used, or None."""
+        height = car["bottom"] - car["top"]
+        if min(car["right"] - car["left"], height) <= self.min_side:
+            return f"short side <= {self.min_side:g} pixels"
+        if car["truncated"] >= self.max_truncation:
+            return f"truncation >= {self.max_truncation:g}"
+        if self.difficulty is not None:
+            least, occluded, truncated = DIFFICULTIES[self.difficulty]
+            if height < least or car["occluded"] > occluded or car["truncated"] > truncated:
+                return f"harder than {self.difficulty}"
+        return None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -243,8 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     settings = settings_from(options, by_viewport=True)
-    rules = Rules(options.min_side, options.max_truncation, options.difficulty)
-    convert(Kitti(options.root, rules), options.out, settings)
+    source = Kitti(options.root, options.min_side, options.max_truncation, options.difficulty)
+    convert(source, options.out, settings)
 
 
 if __name__ == "__main__":

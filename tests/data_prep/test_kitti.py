@@ -248,9 +248,9 @@ def test_the_rules_are_counted_by_reason(tmp_path, capsys):
 )
 def test_difficulties_are_kittis(fields, levels):
     car = kitti.numbers(label(NEAR, **fields).split()[1:], "a line")
-    found = [name for name in kitti.DIFFICULTIES if kitti.Rules(0, 1.1, name).left_out(car) is None]
+    found = [name for name in kitti.DIFFICULTIES if kitti.Kitti(Path(), 0, 1.1, name).left_out(car) is None]
     assert found == levels
-    assert kitti.Rules(0, 1.1).left_out(car) is None
+    assert kitti.Kitti(Path(), 0, 1.1).left_out(car) is None
 
 
 def test_without_lists_the_last_fifth_is_val_and_the_root_may_be_the_inner_folder(tmp_path):
