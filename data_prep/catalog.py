@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.meshfiles import load_shape
+from data_prep.meshfiles import kept_shape
 from data_prep.shapes import build
 from data_prep.shapes.mesh import Shape
 
@@ -24,15 +24,23 @@ def stream(seed: int, *keys: str | int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The user's models: the folder where their shapes are kept, and under what names, by category."""
+
+    store: Path
+    names: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class Catalog:
-    """``counts``: images by category and split. ``files``: the user's meshes by category, None for parametric shapes.
+    """``counts``: images by category and split. ``models``: the user's own, None for parametric shapes.
 
     CAD numbers of train start at 0, those of val follow.
     """
 
     seed: int
     counts: dict[str, dict[str, int]]
-    files: dict[str, tuple[Path, ...]] | None
+    models: Kept | None
 
     def cad_indices(self, category: str, split: str) -> range:
         """The CAD numbers that pictures of ``split`` may use."""
@@ -40,26 +48,27 @@ class Catalog:
         return range(train) if split == "train" else range(train, train + val)
 
     def _pool_size(self, category: str, split: str) -> int:
-        if self.files is None:
+        if self.models is None:
             return min(self.counts[category][split], MAX_SHAPES)
-        held_out = held_out_files(len(self.files[category]), self.counts[category])
-        return held_out if split == "val" else len(self.files[category]) - held_out
+        models = len(self.models.names[category])
+        held_out = held_out_models(models, self.counts[category])
+        return held_out if split == "val" else models - held_out
 
     def shape(self, category: str, cad_index: int) -> Shape:
         """The shape behind a CAD number. Parametric ones draw from a seed of their split."""
-        if self.files is not None:
-            return load_shape(self.files[category][cad_index])
+        if self.models is not None:
+            return kept_shape(self.models.store, self.models.names[category][cad_index])
         split = "train" if cad_index in self.cad_indices(category, "train") else "val"
         place = cad_index - self.cad_indices(category, split).start
         return build(category, stream(self.seed, "shape", category, split, place))
 
 
-def held_out_files(files: int, counts: dict[str, int]) -> int:
-    """How many of a category's meshes only val uses: val's share of the images, at least one if there is a second."""
-    if not counts["val"] or files < 2:
+def held_out_models(models: int, counts: dict[str, int]) -> int:
+    """How many of a category's models only val uses: val's share of the images, at least one if there is a second."""
+    if not counts["val"] or models < 2:
         return 0
     share = counts["val"] / (counts["train"] + counts["val"])
-    return min(files - 1, max(1, round(files * share)))
+    return min(models - 1, max(1, round(models * share)))
 
 
 def image_counts(images: int, categories: Iterable[str], val_fraction: float) -> dict[str, dict[str, int]]:

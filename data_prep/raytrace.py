@@ -21,7 +21,7 @@ from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
 from data_prep.backgrounds import noise_cube
-from data_prep.shapes.mesh import Floats, Point, Shape
+from data_prep.shapes.mesh import Floats, Point, Shape, Skin
 from llava_pose.geometry import camera_center, rotation_matrix
 
 # What is sampled of an edge pixel beside its centre: no two of the four share a row or column.
@@ -220,7 +220,8 @@ class _Shader:
         traced, lights, sun = self._traced, self._lights, self.sun
         face, toward = hits["primID"].take(on), directions.take(on, axis=1)
         position = self._view.origin[:, None] + toward * hits["tfar"].take(on)
-        normal = traced.normals(face, hits["u"].take(on), hits["v"].take(on))
+        u, v = hits["u"].take(on), hits["v"].take(on)
+        normal = traced.normals(face, u, v)
         # The side of the surface that the ray came from, whatever way the file winds its faces.
         geometric = hits["Ng"].T.take(on, axis=1)
         sign = -np.copysign(np.float32(1), _dot(geometric, toward) * _dot(geometric, normal))
@@ -241,6 +242,8 @@ class _Shader:
         shine = np.maximum((sun_cosine + cosine) / half, np.float32(1e-4))
         highlight = material[6] * np.exp(material[7] * np.log(shine)) * sunlit
         color = self._albedo(position, material)
+        if traced.shape.skin is not None:
+            _cover(color, traced.shape.skin, face, u, v)
         for k in range(3):
             light = above * lights.sky[k] + below * lights.ground[k]
             light += direct * lights.sun_color[k] + fill * lights.fill_color[k]
@@ -263,6 +266,20 @@ class _Shader:
             share = some[9] * noise[cell[0], cell[1], cell[2]]
             color[:, grained] += (some[3:6] - some[:3]) * share
         return color * color
+
+
+def _cover(color: Floats, skin: Skin, face: NDArray[np.int32], u: Floats, v: Floats) -> None:
+    """Put the textures' colours over linear ``color`` (3, N) at barycentric ``u``, ``v`` of faces (N,)."""
+    texture = skin.face_texture.take(face)
+    some = np.flatnonzero(texture >= 0)
+    u, v = u.take(some), v.take(some)
+    first, second, third = skin.corner_uv.take(face.take(some), axis=0).transpose(1, 2, 0)
+    across, upward = first * (1 - u - v) + second * u + third * v
+    start, height, width = skin.textures.take(texture.take(some), axis=0).T
+    column = np.minimum(((across - np.floor(across)) * width).astype(np.int32), width - 1)
+    row = np.minimum(((1 - (upward - np.floor(upward))) * height).astype(np.int32), height - 1)
+    texel = skin.texels.take(start + row * width + column, axis=0).T * np.float32(1 / 255)
+    color[:, some] = texel * texel
 
 
 def _ground_shadow(traced: TracedShape, view: View, sun: Floats, width: int, height: int) -> Floats | None:

@@ -1,35 +1,39 @@
 """python data_prep/render.py --out data/rendered --images 6000 [--meshes DIR] [--seed 0] [--workers 2]
 
 Renders a posed data set in ImageNet3D's layout: ``images/``, ``annotations/``, ``lists/`` and ``CAD/``. Without
-``--meshes`` the objects are built-in parametric ones; with it they are ``{category}/*.{off,obj,ply,glb,stl}`` in the
-canonical pose (z up, front towards -y). The same arguments give the same bytes whatever ``--workers`` is; run again
-after a stop, the command goes on where it was.
+``--meshes`` the objects are built-in parametric ones; with it they are ``{category}/*.{off,obj,ply,glb,stl}``, z up
+and facing -y unless ``--front chair=+x`` or ``axes.yaml`` says otherwise, centred and scaled to a box diagonal of 1.
+The same arguments give the same bytes whatever ``--workers`` is; run again after a stop, the command goes on where it
+was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import signal
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 
-from data_prep.catalog import SPLITS, Catalog, image_counts
+from data_prep.axes import read_axes
+from data_prep.catalog import SPLITS, Catalog, Kept, image_counts
+from data_prep.crew import Crew
 from data_prep.files import write_atomic
-from data_prep.meshfiles import digest, find_meshes, load_shape
+from data_prep.meshfiles import find_meshes
 from data_prep.shapes import CATEGORIES
+from data_prep.stock import Stock, take_stock
 from data_prep.writer import Job, Task, Writer
 from llava_pose import __version__, taxonomy
 from llava_pose.errors import UserError, run_cli
 
 RECORD = "render.json"
+STORE = ".shapes"  # in the output folder while it is rendered: the user's models as they were read
 _CHUNK = 16  # images a worker takes at a time
 
 
@@ -44,6 +48,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder to write (new, empty, or to be continued)")
     parser.add_argument("--images", type=int, required=True, help="number of images over all categories")
     parser.add_argument("--meshes", type=Path, help="folder of your own models: {category}/*.{off,obj,ply,glb,stl}")
+    parser.add_argument(
+        "--front",
+        action="append",
+        default=[],
+        metavar="WHAT=AXES",
+        help="which way models face in their files, where that is not -y with z up: chair=+x, car=-z,up=y, "
+        "car/old.obj=+y, *.glb=+z,up=y; a file axes.yaml in --meshes can say the same",
+    )
+    parser.add_argument(
+        "--on-error", choices=["stop", "skip"], default="stop", help="what a model that cannot be used does"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: every core)")
     parser.add_argument("--categories", nargs="+", help=f"default: all of --meshes, or {' '.join(CATEGORIES)}")
@@ -60,62 +75,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def make_catalog(arguments: argparse.Namespace) -> tuple[Catalog, str | None]:
-    """The shapes to use and, for a folder of meshes, its digest. Reads every mesh once. Raises UserError."""
-    meshes = None if arguments.meshes is None else find_meshes(arguments.meshes)
-    available = CATEGORIES if meshes is None else tuple(meshes)
+def chosen_categories(arguments: argparse.Namespace, available: Sequence[str]) -> list[str]:
+    """The categories to render, by canonical name. Raises UserError."""
     categories = list(dict.fromkeys(taxonomy.resolve(name) for name in arguments.categories or available))
     for category in categories:
         if category not in available:
             raise UserError(f"--categories {category}: not among {', '.join(available)}")
-    counts = image_counts(arguments.images, categories, arguments.val_fraction)
-    if meshes is None:
-        return Catalog(arguments.seed, counts, None), None
-    meshes = {category: meshes[category] for category in categories}
-    for category, files in meshes.items():
-        for path in files:
-            load_shape(path)
-        if len(files) < 2 and counts[category]["val"]:
-            counts[category] = {"train": sum(counts[category].values()), "val": 0}
-            print(f"note: {category} has one mesh, so all its images go to train", file=sys.stderr)
-    catalog = Catalog(arguments.seed, counts, {category: tuple(files) for category, files in meshes.items()})
-    return catalog, digest(meshes)
-
-
-def open_folder(arguments: argparse.Namespace, categories: Sequence[str], mesh_digest: str | None) -> None:
-    """Make the output folder, or make sure it was begun with the same arguments. Raises UserError."""
-    out = arguments.out
-    wanted = {
-        "version": __version__,
-        "images": arguments.images,
-        "seed": arguments.seed,
-        "size": arguments.size,
-        "val_fraction": arguments.val_fraction,
-        "categories": list(categories),
-        "meshes": mesh_digest,
-    }
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: not a folder")
-    record = out / RECORD
-    if record.is_file():
-        try:
-            held = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            held = None
-        if not isinstance(held, dict):
-            raise UserError(f"{record}: not the record of a render")
-        for name, value in wanted.items():
-            if held.get(name) != value:
-                raise UserError(f"--out {out}: begun with {name} {held.get(name)}, not {value}; choose another folder")
-        for leftover in out.rglob(".*.partial"):
-            leftover.unlink()
-    elif out.is_dir() and any(out.iterdir()):
-        raise UserError(f"--out {out}: not empty and not begun by this command")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(record, (json.dumps(wanted, indent=1) + "\n").encode())
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot write ({error.strerror})") from error
+    return categories
 
 
 def use_taxonomy(arguments: argparse.Namespace) -> None:
@@ -127,68 +93,134 @@ def use_taxonomy(arguments: argparse.Namespace) -> None:
     taxonomy.use_folder(arguments.out)
 
 
-def render_all(job: Job, tasks: Sequence[Task], workers: int) -> None:
-    """Write the images of ``tasks`` that are not complete, in this process or in ``workers`` others."""
-    writer = Writer(job)
+def record_of(arguments: argparse.Namespace, categories: Sequence[str]) -> dict[str, Any]:
+    """What a folder must have been begun with to be continued."""
+    return {
+        "version": __version__,
+        "images": arguments.images,
+        "seed": arguments.seed,
+        "size": arguments.size,
+        "val_fraction": arguments.val_fraction,
+        "categories": list(categories),
+    }
+
+
+def check_folder(out: Path, wanted: dict[str, Any]) -> None:
+    """Make sure that the output folder is new, empty, or was begun with the same arguments. Raises UserError."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: not a folder")
+    record = out / RECORD
+    if not record.is_file():
+        if out.is_dir() and any(path.name != STORE for path in out.iterdir()):
+            raise UserError(f"--out {out}: not empty and not begun by this command")
+        return
+    try:
+        held = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        held = None
+    if not isinstance(held, dict):
+        raise UserError(f"{record}: not the record of a render")
+    for name, value in wanted.items():
+        if held.get(name) == value:
+            continue
+        if name == "models":
+            raise UserError(f"--out {out}: begun with other models, or other axes of theirs; choose another folder")
+        raise UserError(f"--out {out}: begun with {name} {held.get(name)}, not {value}; choose another folder")
+
+
+def take_models(arguments: argparse.Namespace, meshes: dict[str, list[Path]], crew: Crew) -> Stock:
+    """Read the user's models and keep their shapes beside the images. Raises UserError, with nothing left behind."""
+    axes = read_axes(arguments.meshes, arguments.front, meshes)
+    store = arguments.out / STORE
+    try:
+        return take_stock(crew, arguments.meshes, meshes, axes, store, arguments.on_error)
+    except UserError:
+        if not (arguments.out / RECORD).exists():
+            shutil.rmtree(store, ignore_errors=True)
+            with suppress(OSError):
+                arguments.out.rmdir()
+        raise
+
+
+def make_catalog(arguments: argparse.Namespace, categories: Sequence[str], stock: Stock | None) -> Catalog:
+    """How many images of what, and where their shapes come from."""
+    counts = image_counts(arguments.images, categories, arguments.val_fraction)
+    if stock is None:
+        return Catalog(arguments.seed, counts, None)
+    for category, names in stock.names.items():
+        if len(names) < 2 and counts[category]["val"]:
+            counts[category] = {"train": sum(counts[category].values()), "val": 0}
+            print(f"note: {category} has one model, so all its images go to train", file=sys.stderr)
+    return Catalog(arguments.seed, counts, Kept(arguments.out / STORE, stock.names))
+
+
+def all_tasks(catalog: Catalog) -> list[Task]:
+    """Every image, those of one shape near one another: a process then seldom reads or builds it twice."""
+    tasks = [
+        (number % len(catalog.cad_indices(category, split)), Task(category, split, number))
+        for split in SPLITS
+        for category, counts in catalog.counts.items()
+        for number in range(counts[split])
+    ]
+    tasks.sort(key=lambda item: (item[1].split, item[0], item[1].number))
+    return [task for _, task in tasks]
+
+
+def render_all(job: Job, crew: Crew) -> None:
+    """Write the images that are not complete."""
+    writer, tasks = Writer(job), all_tasks(job.catalog)
     left = [task for task in tasks if not writer.is_complete(task)]
+    chunks = (left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK))
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="image", smoothing=0.05) as progress:
-        if workers == 1 or len(left) <= _CHUNK:
-            for task in left:
-                writer.write(task)
-                progress.update()
-            return
-        chunks = [left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK)]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(chunks)), context, _start_worker, (job,)) as pool:
-            # Ctrl-C is for this process: workers inherit the mask, never see it, and end with a whole image.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            futures = [pool.submit(_write_chunk, chunk) for chunk in chunks]
-            try:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-                for future in as_completed(futures):
-                    progress.update(future.result())
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+        for written in crew.run(_write_chunk, ((job, chunk) for chunk in chunks)):
+            progress.update(written)
 
 
-_writer: Writer  # of a worker process
+_writer: Writer | None = None  # of a process: it holds the shapes that were used last
 
 
-def _start_worker(job: Job) -> None:
+def _write_chunk(job: Job, tasks: Iterable[Task]) -> int:
     global _writer
-    _writer = Writer(job)
-
-
-def _write_chunk(tasks: Iterable[Task]) -> int:
+    if _writer is None or _writer.job != job:
+        _writer = Writer(job)
     return sum(_writer.write(task) for task in tasks)
+
+
+def write_lists(out: Path, catalog: Catalog) -> None:
+    """The names of the images of each category and split. Their presence says that the set is complete."""
+    for category, counts in catalog.counts.items():
+        for split in SPLITS:
+            names = [f"{Task(category, split, number).name}\n" for number in range(counts[split])]
+            write_atomic(out / "lists" / f"{category}_imagenet_{split}.txt", "".join(names).encode())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Render the data set the command line asks for. Raises UserError."""
     arguments = parse_arguments(argv)
     use_taxonomy(arguments)
-    catalog, mesh_digest = make_catalog(arguments)
-    open_folder(arguments, list(catalog.counts), mesh_digest)
-    job = Job(arguments.out, arguments.seed, arguments.size, catalog)
-    # Number by number through all categories, so that shapes are reused soon and a part of the set is balanced.
-    tasks = [
-        Task(category, split, number)
-        for split in SPLITS
-        for number in range(max(counts[split] for counts in catalog.counts.values()))
-        for category, counts in catalog.counts.items()
-        if number < counts[split]
-    ]
+    meshes = None if arguments.meshes is None else find_meshes(arguments.meshes)
+    categories = chosen_categories(arguments, CATEGORIES if meshes is None else tuple(meshes))
+    out, record = arguments.out, record_of(arguments, categories)
+    check_folder(out, record)
+    few = arguments.images + sum(map(len, (meshes or {}).values())) <= _CHUNK
     try:
-        taxonomy.write_into(arguments.out)
-        render_all(job, tasks, arguments.workers)
-        for category in catalog.counts:
-            for split in SPLITS:
-                names = [task.name for task in tasks if (task.category, task.split) == (category, split)]
-                listing = arguments.out / "lists" / f"{category}_imagenet_{split}.txt"
-                write_atomic(listing, "".join(f"{name}\n" for name in names).encode())
+        with Crew(1 if few else arguments.workers) as crew:
+            stock = None
+            if meshes is not None:
+                stock = take_models(arguments, {category: meshes[category] for category in categories}, crew)
+            record["models"] = stock and stock.digest
+            check_folder(out, record)
+            for leftover in out.rglob(".*.partial"):
+                leftover.unlink()
+            skipped = {"skipped": stock.skipped} if stock else {}
+            write_atomic(out / RECORD, (json.dumps(record | skipped, indent=1) + "\n").encode())
+            taxonomy.write_into(out)
+            catalog = make_catalog(arguments, categories, stock)
+            render_all(Job(out, arguments.seed, arguments.size, catalog), crew)
+        write_lists(out, catalog)
+        shutil.rmtree(out / STORE, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"--out {arguments.out}: cannot write ({error.strerror})") from error
+        raise UserError(f"--out {out}: cannot write ({error.strerror})") from error
 
 
 if __name__ == "__main__":

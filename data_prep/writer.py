@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from data_prep.catalog import Catalog, stream
@@ -15,7 +15,7 @@ from data_prep.raytrace import TracedShape
 from data_prep.scenes import Member, Picture, draw_picture
 from data_prep.shapes.mesh import off_text
 
-_KEPT_SHAPES = 192  # traced shapes a process keeps, about half a megabyte each
+_KEPT_FACES = 300_000  # of the shapes that a process keeps for its next pictures, about half a kilobyte each
 _NEAR = 4  # how many numbers around an image's own its other objects are drawn from
 
 
@@ -29,7 +29,7 @@ class Job:
     catalog: Catalog
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """One image: its primary object's category, its split, its number among those."""
 
@@ -47,17 +47,19 @@ class Writer:
     """Draws and writes the images of a job, in any order and in any process with the same result."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        cv2.setNumThreads(1)  # processes share out the images: threads would only be in one another's way
+        self.job = job
         self._categories = list(job.catalog.counts)
-        self._traced = lru_cache(maxsize=_KEPT_SHAPES)(self._trace)
+        self._kept: dict[tuple[str, int], TracedShape] = {}  # the one used last at the end
+        self._kept_faces = 0
 
     def image_path(self, task: Task) -> Path:
         """Where the image goes."""
-        return self._job.out / "images" / task.category / f"{task.name}.JPEG"
+        return self.job.out / "images" / task.category / f"{task.name}.JPEG"
 
     def annotation_path(self, task: Task) -> Path:
         """Where the annotations go. They are written last: an image that has them is complete."""
-        return self._job.out / "annotations" / task.category / f"{task.name}.npz"
+        return self.job.out / "annotations" / task.category / f"{task.name}.npz"
 
     def is_complete(self, task: Task) -> bool:
         """Whether all files of the image are there."""
@@ -65,7 +67,7 @@ class Writer:
 
     def draw(self, task: Task) -> tuple[Picture, int]:
         """The picture and the JPEG quality to save it with."""
-        job, pool = self._job, self._job.catalog.cad_indices
+        job, pool = self.job, self.job.catalog.cad_indices
         rng = stream(job.seed, "image", task.category, task.split, task.number)
         indices = pool(task.category, task.split)
         primary = self._member(task.category, indices[task.number % len(indices)])
@@ -96,12 +98,20 @@ class Writer:
         return True
 
     def _write_cad(self, category: str, cad_index: int) -> None:
-        path = self._job.out / "CAD" / category / f"{cad_index:02d}.off"
+        path = self.job.out / "CAD" / category / f"{cad_index:02d}.off"
         if not path.exists():
             write_atomic(path, off_text(self._traced(category, cad_index).shape).encode())
 
     def _member(self, category: str, cad_index: int) -> Member:
         return Member(category, cad_index, self._traced(category, cad_index))
 
-    def _trace(self, category: str, cad_index: int) -> TracedShape:
-        return TracedShape(self._job.catalog.shape(category, cad_index))
+    def _traced(self, category: str, cad_index: int) -> TracedShape:
+        traced = self._kept.pop((category, cad_index), None)
+        if traced is None:
+            traced = TracedShape(self.job.catalog.shape(category, cad_index))
+            self._kept_faces += len(traced.shape.faces)
+        self._kept[category, cad_index] = traced
+        while self._kept_faces > _KEPT_FACES and len(self._kept) > 1:
+            oldest = self._kept.pop(next(iter(self._kept)))
+            self._kept_faces -= len(oldest.shape.faces)
+        return traced

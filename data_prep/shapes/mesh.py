@@ -40,11 +40,26 @@ class Material(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Skin:
+    """Pictures on faces. ``corner_uv`` (F, 3, 2), v upwards; ``face_texture`` (F,) rows of ``textures``, -1 for none.
+
+    ``texels`` (T, 3), 8-bit display RGB: all pictures end to end, each row by row from the top; ``textures`` (K, 3):
+    where each starts, its height and its width.
+    """
+
+    corner_uv: Floats
+    face_texture: Ints
+    texels: NDArray[np.uint8]
+    textures: Ints
+
+
+@dataclass(frozen=True)
 class Shape:
-    """A mesh in canonical pose, box centred on the origin, box diagonal 1.
+    """A mesh in canonical pose, box centred on the origin, box diagonal 1: it lies in a sphere of radius 1/2.
 
     ``vertices`` (V, 3); ``faces`` (F, 3); ``corner_normals`` (F, 3, 3), unit; ``face_material`` (F,) rows of
-    ``materials`` (M, 13), whose columns are those of ``Material.row``.
+    ``materials`` (M, 13), whose columns are those of ``Material.row``. Where a face has a texture in ``skin``, that
+    stands for its material's colour.
     """
 
     vertices: Floats
@@ -52,6 +67,21 @@ class Shape:
     corner_normals: Floats
     face_material: Ints
     materials: Floats
+    skin: Skin | None = None
+
+
+def normalised(vertices: Floats) -> Floats:
+    """Vertices (V, 3) with their box centred on the origin and its diagonal 1, as ImageNet3D's are.
+
+    Raises ValueError where they have no extent.
+    """
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        diagonal = float(np.linalg.norm(high - low))
+    if not math.isfinite(diagonal) or diagonal <= 0:
+        raise ValueError(f"the mesh has no extent (from {low.tolist()} to {high.tolist()})")
+    # + 0.0 turns -0.0 into 0.0: one form has one text.
+    return np.round((vertices - (low + high) / 2) / diagonal, VERTEX_DECIMALS) + 0.0
 
 
 def make_shape(
@@ -61,19 +91,15 @@ def make_shape(
 
     Raises ValueError on a mesh without extent.
     """
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
-    diagonal = float(np.linalg.norm(high - low))
-    if not math.isfinite(diagonal) or diagonal <= 0:
-        raise ValueError("the mesh has no extent")
-    vertices = np.round((vertices - (low + high) / 2) / diagonal, VERTEX_DECIMALS)
+    vertices = normalised(vertices)
     corners = vertices[faces]
     edges = corners[:, 1:] - corners[:, :1]
     area_normals = np.cross(edges[:, 0], edges[:, 1])
-    face_normals = _unit(area_normals)
+    face_normals = unit_vectors(area_normals)
     index = faces[smooth].ravel()
     weights = np.repeat(area_normals[smooth], 3, axis=0)
     summed: Floats = np.stack([np.bincount(index, weights[:, k], len(vertices)) for k in range(3)], axis=1)
-    shared = _unit(summed)[faces]
+    shared = unit_vectors(summed)[faces]
     normals = np.where(smooth[:, None, None], shared, face_normals[:, None, :])
     table = np.array([material.row() for material in materials], dtype=np.float32)
     return Shape(vertices, faces, normals.astype(np.float32), face_material, table)
@@ -88,7 +114,8 @@ def off_text(shape: Shape) -> str:
     return f"OFF\n{len(vertices)} {len(faces)} 0\n{rows}{cells}"
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit_vectors(vectors: Floats) -> Floats:
+    """Vectors (…, 3) at length 1."""
     length = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))[..., None]
     return vectors / np.maximum(length, 1e-12)
 
@@ -249,13 +276,13 @@ class Builder:
         if closed:
             path, radius = np.concatenate([path, path[:1]]), np.concatenate([radius, radius[:1]])
             around = np.concatenate([path[-2:-1], path, path[1:2]])
-            tangent = _unit(around[2:] - around[:-2])
+            tangent = unit_vectors(around[2:] - around[:-2])
         else:
             step = np.diff(path, axis=0)
-            tangent = _unit(np.concatenate([step[:1], step[1:] + step[:-1], step[-1:]]))
+            tangent = unit_vectors(np.concatenate([step[:1], step[1:] + step[:-1], step[-1:]]))
         # One reference direction for the whole path, the one it runs along least, keeps the rings from twisting.
         side = np.eye(3)[int(np.argmin(np.abs(tangent).max(axis=0)))]
-        first = _unit(np.cross(tangent, side))
+        first = unit_vectors(np.cross(tangent, side))
         second = np.cross(tangent, first)
         unit = circle(points)
         spread = unit[:, :1] * first[:, None, :] + unit[:, 1:] * second[:, None, :]

@@ -61,7 +61,7 @@ def test_a_single_mesh_goes_to_train_only(tmp_path, capsys):
     out = render_to(tmp_path / "out", "--images", 4, "--meshes", tmp_path / "meshes", "--size", 64, "--workers", 1)
     assert (out / "lists" / "diningtable_imagenet_val.txt").read_text() == ""
     assert len((out / "lists" / "diningtable_imagenet_train.txt").read_text().split()) == 4
-    assert "diningtable has one mesh" in capsys.readouterr().err
+    assert "diningtable has one model" in capsys.readouterr().err
 
 
 def test_a_mesh_reads_nothing_outside_its_folder(tmp_path):
@@ -95,5 +95,7 @@ def test_a_texture_colours_the_faces(tmp_path):
     rows = ["mtllib a.mtl", "usemtl skin", "v 0 0 0", "v 1 0 0", "v 0 0 1", "v 1 1 1", "vt 0.2 0.5", "vt 0.8 0.5"]
     (tmp_path / "a.obj").write_text("\n".join([*rows, "f 1/1 2/1 3/1", "f 2/2 3/2 4/2"]))
     shape = load_shape(tmp_path / "a.obj")
-    colors = shape.materials[shape.face_material, :3]
-    np.testing.assert_allclose(colors, np.array([[230, 10, 10], [10, 10, 230]]) / 255, atol=0.01)
+    uv = shape.skin.corner_uv.mean(axis=1)
+    start, height, width = shape.skin.textures[shape.skin.face_texture].T
+    column, row = (uv[:, 0] * width).astype(int), ((1 - uv[:, 1]) * height).astype(int)
+    np.testing.assert_array_equal(shape.skin.texels[start + row * width + column], [[230, 10, 10], [10, 10, 230]])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_prep import render
-from data_prep.catalog import Catalog, held_out_files, image_counts
+from data_prep.catalog import Catalog, held_out_models, image_counts
 from data_prep.raytrace import Lights, TracedShape, View, render_layer
 from data_prep.scenes import STATUS_FROM, Member, draw_picture
 from data_prep.shapes import CATEGORIES, build
@@ -291,8 +291,8 @@ def test_counts_and_held_out_meshes():
         "a": {"train": 2, "val": 1}, "b": {"train": 1, "val": 1}, "c": {"train": 1, "val": 1},
     }  # fmt: skip
     assert image_counts(1, ["a", "b"], 0.5) == {"a": {"train": 1, "val": 0}, "b": {"train": 0, "val": 0}}
-    assert [held_out_files(n, {"train": 8, "val": 2}) for n in (1, 2, 10, 20)] == [0, 1, 2, 4]
-    assert held_out_files(5, {"train": 8, "val": 0}) == 0
+    assert [held_out_models(n, {"train": 8, "val": 2}) for n in (1, 2, 10, 20)] == [0, 1, 2, 4]
+    assert held_out_models(5, {"train": 8, "val": 0}) == 0
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_counts_and_held_out_meshes():
         (["--images", "2", "--meshes", "{tmp}/nowhere"], "nowhere: no such folder"),
         (["--images", "2", "--meshes", "{tmp}/empty"], "empty: no {category}/"),
         (["--images", "2", "--meshes", "{tmp}/unknown"], "unknown/gizmo: category: unknown name 'gizmo'"),
-        (["--images", "2", "--meshes", "{tmp}/broken"], "broken/car/a.off: not a readable mesh"),
+        (["--images", "2", "--meshes", "{tmp}/broken"], "broken/car/a.off: line 2: says 3 vertices, but the file ends after 1"),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_written(tmp_path, arguments, message):
