@@ -23,6 +23,9 @@ from llava_pose.sides import mirrored_text
 TRIES = 3
 """Answers that are asked for, each after the first with what was wrong with the one before."""
 
+CUT_OFF = "…"
+"""The end of an answer that the endpoint cut off."""
+
 PROMPT = """\
 You write one caption for a picture. You see the picture, and are told names for objects in it, each with its box: left,
 top, right and bottom edge as fractions of the picture's width and height.
@@ -144,6 +147,8 @@ def _check_names(text: str, names: Sequence[str]) -> None:
     if not text:
         raise Complaint("The answer is empty.")
     found = [match.upper() for match in re.findall(_any_of(names), text, flags=re.IGNORECASE)]
+    if text.endswith((CUT_OFF, "...")):
+        raise Complaint("The answer is cut off: write less.")
     missing = [name for name in names if name not in found]
     if missing:
         raise Complaint(f"Mention {', '.join(missing)}, by name.")

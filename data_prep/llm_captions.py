@@ -42,14 +42,19 @@ class Prices:
 
 @dataclass
 class _Run:
-    """One run over a data folder. ``unanswered``: why, by the key of the question. ``answers``: those of this run."""
+    """One run over a data folder.
+
+    ``unanswered``: why, by the key of the question. ``paid_now``: the answers of this run; ``paid``: all those to the
+    questions about this folder.
+    """
 
     folder: Path
     settings: EndpointSettings
     prices: Prices
     journal: Journal
     unanswered: dict[str, str] = field(default_factory=dict)
-    answers: list[Answer] = field(default_factory=list)
+    paid_now: list[Answer] = field(default_factory=list)
+    paid: dict[str, list[Answer]] = field(default_factory=dict)
 
 
 def journal_path(folder: Path) -> Path:
@@ -159,9 +164,9 @@ async def _ask_one(run: _Run, endpoint: Endpoint, one: Question, image: bytes, b
             run.unanswered[one.key] = str(error)
             break
         run.journal.add(one.key, one.image_id, answer)
-        run.answers.append(answer)
-    tokens_in, tokens_out, cost = run.prices.cost(iter(run.answers))
-    bar.set_postfix(tokens=tokens_in + tokens_out, cost=f"{cost:.4f}", sent_again=endpoint.waits, refresh=False)
+        run.paid_now.append(answer)
+    tokens_in, tokens_out, cost = run.prices.cost(iter(run.paid_now))
+    bar.set_postfix(tokens=tokens_in + tokens_out, cost=f"{cost:.4f}", sent_again=endpoint.sent_again, refresh=False)
     bar.update()
 
 
@@ -174,7 +179,7 @@ def _write_shards(run: _Run) -> tuple[int, list[str]]:
 
     def caption_of(row: dict[str, Any]) -> dict[str, Any]:
         one = _question(row, run.settings.model)
-        answers = run.journal.answers.get(one.key, [])
+        answers = run.paid[one.key] = run.journal.answers.get(one.key, [])
         for answer in answers:
             if complaint(one, answer.text) is None:
                 return columns(*read_caption(one, answer.text))
@@ -192,12 +197,12 @@ def _report(run: _Run, rows: int, instead: list[str]) -> None:
     )
     for line in instead:
         print(f"by the template: {line}")
-    everything = [answer for answers in run.journal.answers.values() for answer in answers]
-    for when, answers in (("in this run", run.answers), ("in all", everything)):
+    paid = [answer for answers in run.paid.values() for answer in answers]
+    for when, answers in (("in this run", run.paid_now), ("in all", paid)):
         tokens_in, tokens_out, cost = run.prices.cost(iter(answers))
         told = f"{when}: {len(answers)} answers, {tokens_in} tokens in, {tokens_out} tokens out"
         print(f"{told}, cost {cost:.4f}" if run.prices != Prices() else told)
-    unknown = sum(answer.tokens_in is None or answer.tokens_out is None for answer in run.answers)
+    unknown = sum(answer.tokens_in is None or answer.tokens_out is None for answer in run.paid_now)
     if unknown:
         print(f"the endpoint gave no token counts for {unknown} answers: they are not in these figures")
     print(f"answers are kept in {run.journal.path}")

@@ -12,6 +12,7 @@ import email.utils
 import json
 import math
 import os
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +20,15 @@ from typing import Any
 
 import openai
 
+from data_prep.llm_answers import CUT_OFF
 from data_prep.llm_journal import Answer
 from llava_pose.errors import UserError
 
 SENDS = 6
-"""How often a request is sent that gets no answer, with pauses of 1, 2, 4, … seconds or as the endpoint asks."""
+"""How often a request is sent that gets no answer, after about 1, 2, 4, … seconds."""
 FIRST_PAUSE = 1.0
+PAUSES = 60
+"""How often a request is sent anew after a pause that the endpoint asked for: under a limit it may be others' turn."""
 LONGEST_PAUSE = 600.0
 """Seconds; an endpoint that asks for a longer one (a spent daily allowance) ends the run."""
 SILENT_IN_A_ROW = 20
@@ -47,7 +51,7 @@ class EndpointSettings:
 
 
 class Endpoint:
-    """Asks one model. ``requests``: how many were sent; ``waits``: how many of them were sent again."""
+    """Asks one model. ``sent_again``: how many requests were, having had no answer."""
 
     def __init__(self, settings: EndpointSettings) -> None:
         """Raises UserError where no key is set and the default endpoint would want one."""
@@ -58,7 +62,7 @@ class Endpoint:
         self._client = openai.AsyncOpenAI(
             api_key=self._key or "none", base_url=settings.base_url, timeout=settings.timeout, max_retries=0
         )
-        self.requests = self.waits = 0
+        self.sent_again = 0
         self._answered = False
         self._silent = 0
         self._stopped: UserError | None = None
@@ -77,32 +81,35 @@ class Endpoint:
             Unanswered: there was none after all attempts, or the endpoint refuses this question.
             UserError: it is no use to ask anything more.
         """
-        why = ""
-        for attempt in range(SENDS):
+        failures = pauses = 0
+        while True:
             await self._turn()
             if self._stopped:
                 raise self._stopped
+            pause: float | None = None
             try:
-                self.requests += 1
                 answer = await self._send(messages)
             except openai.APIStatusError as error:
-                why = self._status(error)
-                pause = _retry_after(error.response.headers)
+                why, pause = self._status(error), _retry_after(error.response.headers)
                 self._pause_all(pause)
             except openai.APITimeoutError:
-                why, pause = f"no answer in {self.settings.timeout:g} seconds", None
+                why = f"no answer in {self.settings.timeout:g} seconds"
             except openai.APIConnectionError as error:
-                why, pause = self._safe(f"{error.message} {error.__cause__ or ''}".strip()), None
-                if attempt == SENDS - 1:
+                why = self._safe(f"{error.message} {error.__cause__ or ''}".strip())
+                if failures == SENDS - 1:
                     raise self._stop(f"cannot be reached: {why}") from error
             except ValueError as error:
-                why, pause = f"malformed answer: {self._safe(str(error))}", None
+                why = f"malformed answer: {self._safe(str(error))}"
             else:
                 self._answered, self._silent = True, 0
                 return answer
-            self.waits += 1
-            if pause is None and attempt < SENDS - 1:
-                await self._sleep(FIRST_PAUSE * 2**attempt)
+            failures, pauses = failures + (pause is None), pauses + (pause is not None)
+            if failures == SENDS or pauses == PAUSES:
+                break
+            self.sent_again += 1
+            if pause is None:
+                # Not all at the same moment again.
+                await self._sleep(FIRST_PAUSE * 2 ** (failures - 1) * random.uniform(0.5, 1.0))
         self._silent += 1
         if self._silent >= SILENT_IN_A_ROW:
             raise self._stop(f"no answer to {self._silent} questions in a row, last: {why}")
@@ -163,17 +170,19 @@ class Endpoint:
 
 
 def read_answer(body: str) -> Answer:
-    """The answer in the body of a reply. A refusal is an answer without text.
+    """The answer in the body of a reply. A refusal is an answer without text; one that was cut off ends with "…".
 
     Raises:
         ValueError: the body is not that of a chat completion.
     """
     data = json.loads(body)
     try:
-        message, usage = data["choices"][0]["message"], data.get("usage") or {}
-        text = message.get("content")
+        choice, usage = data["choices"][0], data.get("usage") or {}
+        text = choice["message"].get("content")
         if text is not None and not isinstance(text, str):
             raise ValueError(f"content: expected a text, got {text!r:.60}")
+        if choice.get("finish_reason") == "length":
+            text = f"{text or ''}{CUT_OFF}"
         counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"not a chat completion: {body:.60}") from error

@@ -61,6 +61,7 @@ def test_a_good_answer_becomes_a_caption(name):
 BAD = {
     "empty": (" \n", "The answer is empty."),
     "refusal": ("I'm sorry, I can't help with that.", "Mention CAR1, BICYCLE2, CAR3, by name."),
+    "cut off": ("CAR1 stands by BICYCLE2 while CAR3…", "The answer is cut off: write less."),
     "missing": ("CAR1 stands by CAR3.", "Mention BICYCLE2, by name."),
     "twice": ("CAR1, BICYCLE2 and CAR3 by CAR1.", "Mention CAR1 once only."),
     "invented": ("CAR1, BICYCLE2 and CAR3 by BUS4.", "BUS4: no object has this name."),
