@@ -25,7 +25,7 @@ _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 _LONGEST = 5
 """Words in the longest category name that is looked for."""
 _JOIN = re.compile(r",?\s*(?:with\s+)?(?=<pose>)")
-"""What may stand between a mention and its mark; it goes: "CAR1 with <pose>" is "a car <pose>"."""
+"""What may stand between a mention and its mark, and goes."""
 _AGAIN = re.compile(r"(?:and|with|the|an?|one|another|other|second|third|more|[\s,;])*", re.IGNORECASE)
 """What may stand between two marks where the second is of the first one's kind ("… and another <pose>")."""
 
@@ -44,7 +44,8 @@ def aligned(text: str, objects: Sequence[PosedObject], where: str) -> tuple[str,
     """The caption with ``<pose>`` for its marks and words for its names, and the ``object_id`` of each mark.
 
     A number counts the objects of its name's category, or all objects, whichever fits every name of the caption. Plain
-    words are the nearest mention before the mark; where several objects answer to them, each mark takes the next.
+    words are the nearest mention before the mark; where several objects answer to them, each mark takes the next. As in
+    all our texts a mark directly follows its mention: "CAR1 with <pose6d>" is "a car <pose>".
 
     Raises:
         UserError: there is no mark, one cannot be read, or one fits no object; the message starts with ``where``.

@@ -389,6 +389,24 @@ def test_an_endpoint_that_wants_no_key_gets_none_and_the_default_one_is_not_aske
         captions.main(["--data", str(folder), "--writer", "llm", "--model", "teller-1"])
 
 
+def test_the_key_is_nowhere_but_in_the_requests(tmp_path, endpoint, capsys):
+    folder = data_folder(tmp_path / "data")
+    ask(folder, endpoint)
+    told = "".join(capsys.readouterr())
+    assert endpoint.asked[0].headers["authorization"] == f"Bearer {KEY}"
+    assert KEY not in told and KEY.encode() not in journal_path(folder).read_bytes() + b"".join(
+        contents(folder).values()
+    )
+
+
+def test_without_the_client_the_writer_says_what_to_install(tmp_path, monkeypatch):
+    for name in ("data_prep.llm_captions", "data_prep.llm_endpoint"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(UserError, match=r"--writer llm: needs the package openai: pip install 'llava-pose\[data\]'"):
+        captions.main(["--data", str(data_folder(tmp_path / "data")), "--writer", "llm", "--model", "m"])
+
+
 def wait_until(condition):
     end = time.monotonic() + 30
     while not condition():
