@@ -122,11 +122,13 @@ class Engine:
             inputs["attention_mask"] = torch.cat([before, inputs["attention_mask"]], 1)
             inputs["past_key_values"] = self._shared_cache(rows[0][:shared], len(rows))
         mask = inputs["attention_mask"]
+        if pixels is not None:
+            # Converted behind the transfer: before it, the transfer would wait.
+            inputs["pixel_values"] = pixels.to(self.device, non_blocking=True).to(self.model.dtype)
         outputs = self.model.backbone(
             **inputs,
             # Positions count real tokens only, so that padding on the left changes nothing.
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, shared:],
-            pixel_values=None if pixels is None else pixels.to(self.device, self.model.dtype, non_blocking=True),
             use_cache=True,
         )
         return Prefill(outputs.past_key_values, mask, mask.sum(-1), outputs.last_hidden_state[:, -1])
