@@ -1,10 +1,12 @@
 """From a record to questions and answers with ``<pose>``.
 
 Text about a pose is computed from the pose when it is needed, after any flip, so words and numbers can't disagree.
+What else is asked than a name or a caption, and when it is true, is in ``questions`` and ``facts``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from . import taxonomy
+from .census import Census, draw
 from .configuration import POSE_TOKEN
+from .facts import Fact
 from .processing import assistant_message, user_message
+from .questions import KINDS, Kind
 from .scene import PosedImage, PosedObject
-from .words import facing, seen_from, turn_words
+from .words import join_words
 
 NAMING_QUESTION = "What is this object, and how is it posed?"
 """The question evaluation asks: its answer is a category's spoken name and ``<pose>``, nothing before them."""
@@ -24,21 +29,6 @@ CAPTION_QUESTIONS = (
     "Describe the picture.",
     "What do you see, and how is it posed?",
     "Which objects are in the picture?",
-)
-DIRECTION_QUESTIONS = (
-    "Which way is the {name} facing?",
-    "Which way does the {name} face?",
-    "In which direction does the {name} point?",
-)
-SIDE_QUESTIONS = (
-    "Which side of the {name} do we see?",
-    "From which side is the {name} seen?",
-    "Where does the camera stand, seen from the {name}?",
-)
-TURN_QUESTIONS = (
-    "How far must the {name} turn to face me?",
-    "How far does the {name} have to turn to face the camera?",
-    "How much must the {name} rotate to look at me?",
 )
 
 
@@ -50,7 +40,7 @@ class Conversation:
     poses: np.ndarray
 
 
-Turn = tuple[str, str, list[PosedObject]]
+Turn = tuple[str, str, Sequence[PosedObject]]
 """A question, its answer, and the object of each ``<pose>`` in the answer."""
 
 
@@ -65,26 +55,29 @@ def naming_messages() -> list[dict[str, Any]]:
 
 
 def training_conversation(
-    record: PosedImage, rng: np.random.Generator, with_question: bool | None = None
+    record: PosedImage,
+    rng: np.random.Generator,
+    with_question: bool | None = None,
+    census: Census = Census(),  # noqa: B008  frozen
 ) -> Conversation:
-    """A random conversation of one or two turns about a record, every answer holding ``<pose>``.
+    """A random conversation of one or two turns about a record, with ``<pose>`` where an object is spoken of.
 
     ``with_question``: whether it has two (drawn when left out). One object is named, several are told in a caption (the
-    record's; where a flip emptied it or there is none, a plain one); a question about facing, side or turn of an object
-    that is alone in its category goes before or after. Raises ValueError when the record has no object.
+    record's; where a flip emptied it or there is none, a plain one); a question of one of ``questions.KINDS`` goes
+    before or after. ``census``: what the data set holds, which keeps the questions' answers balanced. Raises ValueError
+    when the record has no object.
     """
     if not record.objects:
         raise ValueError(f"{record.image_id}: no object to talk about")
     only = record.objects[0] if len(record.objects) == 1 else None
     if only is not None and (not record.caption_objects or rng.random() < 0.8):
-        turns = [(NAMING_QUESTION, naming_answer(only.category), [only])]
+        turns: list[Turn] = [(NAMING_QUESTION, naming_answer(only.category), [only])]
     else:
         turns = [_caption_turn(record, rng)]
-    categories = [item.category for item in record.objects]
-    alone = [item for item in record.objects if categories.count(item.category) == 1]
-    if alone and (rng.random() < 0.6 if with_question is None else with_question):
-        question = _question_turn(alone[rng.integers(len(alone))], rng)
-        turns.insert(0 if rng.random() < 0.25 else 1, question)
+    if rng.random() < 0.6 if with_question is None else with_question:
+        drawn = draw(record, rng, census)
+        if drawn is not None:
+            turns.insert(0 if rng.random() < 0.25 else 1, _question_turn(*drawn, rng))
     return _conversation(turns)
 
 
@@ -104,49 +97,42 @@ def _caption_turn(record: PosedImage, rng: np.random.Generator) -> Turn:
     return question, record.caption, [by_id[index] for index in record.caption_objects]
 
 
+def _question_turn(kind: Kind, fact: Fact, rng: np.random.Generator) -> Turn:
+    question, answer = kind.words(fact, int(rng.integers(len(kind.questions))))
+    return question, answer, fact.objects
+
+
 def _plain_caption(objects: Sequence[PosedObject]) -> str:
-    mentions = [f"{taxonomy.with_article(item.category)} {POSE_TOKEN}" for item in objects]
-    text = " and ".join([", ".join(mentions[:-1]), mentions[-1]] if len(mentions) > 1 else mentions)
+    text = join_words([f"{taxonomy.with_article(item.category)} {POSE_TOKEN}" for item in objects])
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _question_turn(item: PosedObject, rng: np.random.Generator) -> Turn:
-    question, answer = _QUESTIONS[rng.integers(len(_QUESTIONS))]
-    name = taxonomy.spoken_name(item.category)
-    return _choice(question, rng).format(name=name), answer(name, item.pose), [item]
-
-
-def _direction_answer(name: str, pose: Any) -> str:
-    return f"The {name} {POSE_TOKEN} faces {facing(pose)}."
-
-
-def _side_answer(name: str, pose: Any) -> str:
-    return f"The {name} {POSE_TOKEN} is {seen_from(pose)}."
-
-
-def _turn_answer(name: str, pose: Any) -> str:
-    return f"The {name} {POSE_TOKEN} {turn_words(pose)}."
-
-
-_QUESTIONS = (
-    (DIRECTION_QUESTIONS, _direction_answer),
-    (SIDE_QUESTIONS, _side_answer),
-    (TURN_QUESTIONS, _turn_answer),
-)
-
-
 def example_texts() -> Iterator[str]:
-    """Every phrasing with every category, over poses all around: what a small tokenizer is trained on."""
-    heights = (-1.2, -0.6, -0.2, 0.0, 0.2, 0.6, 1.2)
-    poses = [(azimuth, elevation, 0.0) for azimuth in np.arange(0.0, 6.3, 0.25) for elevation in heights]
+    """Every category and every phrasing, over poses all around: what a small tokenizer is trained on."""
     for index, category in enumerate(taxonomy.categories()):
-        name = taxonomy.spoken_name(category)
         yield f"USER: \n{NAMING_QUESTION} ASSISTANT: {naming_answer(category)}"
         yield f"USER: \n{CAPTION_QUESTIONS[index % 3]} ASSISTANT: A photo of {taxonomy.with_article(category)}."
-        for offset, (questions, answer) in enumerate(_QUESTIONS):
-            for number, question in enumerate(questions):
-                pose = poses[(index * 11 + offset * 31 + number * 13) % len(poses)]
-                yield f"USER: {question.format(name=name)} ASSISTANT: {answer(name, pose)}"
+        for number, record in enumerate(_example_records(category, index)):
+            for kind in KINDS:
+                found = list(kind.facts(record, taxonomy.categories()))
+                for fact in found[index % len(found) :][:1] if found else []:
+                    question, answer = kind.words(fact, (index + number) % len(kind.questions))
+                    yield f"USER: {question} ASSISTANT: {answer}"
+
+
+def _example_records(category: str, index: int) -> Iterator[PosedImage]:
+    """Three pictures of one such object and one of two, whose poses step through all directions with the index."""
+
+    def posed(object_id: int, step: int, x: float, distance: float, sign: int = 1, theta: float = 0.0) -> PosedObject:
+        angles = (sign * math.radians(15 * step), math.radians((0, 12, 35, -12, 75, -35, -75)[step % 7]), theta)
+        box = (x - 40.0, 0.0, x + 40.0, 90.0)
+        return PosedObject(object_id, category, box, *angles, distance, x, 50.0, 2000.0, -1, "status_good", "")
+
+    for number, roll in enumerate((0.0, 0.7 * (-1) ** index, math.pi * (index % 2))):
+        yield PosedImage(None, category, 100, 100, (posed(0, 5 * index + 11 * number, 50.0, 4.0, theta=roll),), "", ())
+    # Mirrored azimuths: now and then they face each other, or the same way.
+    two = (posed(0, 5 * index, 50.0, 4.0), posed(1, 5 * index, 150.0, 4.0 + 4.0 * (index % 2), sign=-1))
+    yield PosedImage(None, category, 200, 100, two, "", ())
 
 
 def _choice(options: Sequence[str], rng: np.random.Generator) -> str:
