@@ -76,26 +76,46 @@ class PoseBins:
     def decode(self, logits: Any) -> DecodedPose:
         """The pose below bin width, its spread and its mass, from logits (…, 3, num_bins).
 
-        The mode is the bin with the most mass in itself and its two neighbours (a peak on a border is split
-        between two bins); the angle is the circular mean over ``WINDOW_BINS`` on either side. A mean over the
-        whole circle would be drawn away by a second mode. Logits that are not finite give a pose that is not finite.
+        The mode is the bin with the most mass in itself and its two neighbours; the angle is the circular mean over
+        ``WINDOW_BINS`` on either side. A mean over the whole circle would be drawn away by a second mode. Logits that
+        are not finite give a pose that is not finite.
         """
         xp, (probabilities,) = _float64(self.probabilities(logits))
         centers = self._centers_like(probabilities)
-        smoothed = probabilities + 0.999 * (xp.roll(probabilities, 1, -1) + xp.roll(probabilities, -1, -1))
-        mode = centers[smoothed.argmax(-1)]
+        mode = centers[self.peaks(probabilities).argmax(-1)]
         offset = angle_difference(centers, mode[..., None])
         inside = xp.abs(offset) <= (WINDOW_BINS + 0.25) * self.width
         weights = xp.where(inside, probabilities, xp.zeros_like(probabilities))
         # Inside the narrow window the offsets are plain numbers: the circular mean is their mean.
         mass = weights.sum(-1)
         angle = mode + (weights * offset).sum(-1) / mass
+        return DecodedPose(canonical_pose(angle), self.spread(probabilities), mass)
+
+    def spread(self, probabilities: Any) -> Any:
+        """The circular standard deviation (…) in radians of distributions (…, num_bins)."""
+        xp, (probabilities,) = _float64(probabilities)
+        centers = self._centers_like(probabilities)
         sine = (probabilities * xp.sin(centers)).sum(-1)
         cosine = (probabilities * xp.cos(centers)).sum(-1)
         # Rounding may put the resultant a hair above 1, whose logarithm has the wrong sign.
         length = xp.minimum(xp.sqrt(sine * sine + cosine * cosine), xp.ones_like(sine))
-        spread = xp.sqrt(-2.0 * xp.log(xp.maximum(length, xp.full_like(length, 1e-12))))
-        return DecodedPose(canonical_pose(angle), spread, mass)
+        return xp.sqrt(-2.0 * xp.log(xp.maximum(length, xp.full_like(length, 1e-12))))
+
+    def peaks(self, probabilities: Any) -> Any:
+        """The mass (…, num_bins) of each bin with its two neighbours, whose best bin is the mode: a peak on a border is
+        split between two bins."""
+        xp, (probabilities,) = _float64(probabilities)
+        # A hair less of the neighbours, or the bin beside a lone peak would tie with it.
+        return probabilities + 0.999 * (xp.roll(probabilities, 1, -1) + xp.roll(probabilities, -1, -1))
+
+    def mirror(self, values: Any) -> Any:
+        """Logits or distributions (…, 3, num_bins) of the horizontally flipped image, as ones of the image itself.
+
+        Azimuth and theta are negated, which takes bin i to bin num_bins − 1 − i exactly; the elevation stays.
+        """
+        xp, (values,) = _float64(values)
+        backwards = np.arange(self.num_bins)[::-1].copy()
+        return xp.stack([values[..., 0, backwards], values[..., 1, :], values[..., 2, backwards]], -2)
 
     def argmax(self, logits: Any) -> Any:
         """The centre of each angle's best bin, poses (…, 3): the paper's reading, kept for comparison."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llava_pose.bins import PoseBins
-from llava_pose.geometry import angle_difference, canonical_pose, pose_error
+from llava_pose.geometry import angle_difference, canonical_pose, mirror_pose, pose_error
 
 PI = math.pi
 WIDTH = 2 * PI / 40
@@ -294,3 +294,26 @@ def test_logits_of_another_shape_are_refused(shape):
 def test_too_few_bins_are_refused():
     with pytest.raises(ValueError, match="num_bins must be at least 4, got 3"):
         PoseBins(3)
+
+
+def test_mirrored_distributions_are_those_of_the_mirrored_pose():
+    pose = sphere(200)
+    targets = BINS.soft_targets(pose)
+    np.testing.assert_allclose(BINS.mirror(targets), BINS.soft_targets(mirror_pose(pose)), atol=1e-12)
+    np.testing.assert_array_equal(BINS.mirror(BINS.mirror(targets)), targets)
+
+
+def test_mirroring_takes_bin_i_of_azimuth_and_theta_to_the_same_bin_from_the_other_end():
+    logits = np.arange(120.0).reshape(3, 40)
+    mirrored = BINS.mirror(logits)
+    for angle in (0, 2):
+        assert [int(np.flatnonzero(logits[angle] == value)[0]) for value in mirrored[angle]] == list(range(39, -1, -1))
+    np.testing.assert_array_equal(mirrored[1], logits[1])
+    # The centre of bin 39 − i is 2π less that of bin i, so that no interpolation is needed.
+    np.testing.assert_allclose(BINS.centers[::-1], 2 * PI - BINS.centers)
+
+
+def test_mirroring_tensors_gives_tensors():
+    values = torch.randn(4, 3, 40, generator=torch.Generator().manual_seed(2))
+    assert isinstance(BINS.mirror(values), torch.Tensor)
+    np.testing.assert_array_equal(BINS.mirror(values).numpy(), BINS.mirror(values.numpy()))
