@@ -13,7 +13,6 @@ DIR.captions.jsonl: the same command after an interruption, or on the data made 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from data_prep.caption_files import caption_places, caption_text
 from data_prep.caption_templates import template_caption
 from data_prep.fill import columns, data_shards, fill, objects_of, row_seed
 from llava_pose import taxonomy
+from llava_pose.arguments import CommandParser, positive_number, whole_number
 from llava_pose.errors import UserError, run_cli
 from llava_pose.scene import PosedObject
 
@@ -112,34 +112,20 @@ def write_by_llm(options: argparse.Namespace) -> None:
     write_captions(options.data, EndpointSettings(**given), prices)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(text)
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, write the captions and say how many."""
-    parser = argparse.ArgumentParser(description="Write the captions of a data folder anew.")
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder that a data_prep script wrote")
     parser.add_argument("--writer", choices=["template", "file", "llm"], default="template")
     parser.add_argument("--taxonomy", type=Path, help="file of categories of your own")
     parser.add_argument("--captions", type=Path, help="file: where the captions are")
     parser.add_argument("--model", help="llm: the model's name")
     parser.add_argument("--base-url", help="llm: the endpoint's address, up to /v1")
-    parser.add_argument("--concurrency", type=_whole, help="llm: questions under way at once (8)")
-    parser.add_argument("--requests-per-minute", type=_positive, help="llm: at most so many")
-    parser.add_argument("--timeout", type=_positive, help="llm: seconds to wait for an answer (120)")
-    parser.add_argument("--price-in", type=_positive, help="llm: price of a million tokens read")
-    parser.add_argument("--price-out", type=_positive, help="llm: price of a million tokens written")
+    parser.add_argument("--concurrency", type=whole_number, help="llm: questions under way at once (8)")
+    parser.add_argument("--requests-per-minute", type=positive_number, help="llm: at most so many")
+    parser.add_argument("--timeout", type=positive_number, help="llm: seconds to wait for an answer (120)")
+    parser.add_argument("--price-in", type=positive_number, help="llm: price of a million tokens read")
+    parser.add_argument("--price-out", type=positive_number, help="llm: price of a million tokens written")
     options = parser.parse_args(argv)
     for writer, names in (("file", ("captions",)), ("llm", LLM_OPTIONS)):
         unfit = [name for name in names if getattr(options, name) is not None and options.writer != writer]

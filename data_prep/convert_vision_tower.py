@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.vision import STAGES, PyramidVisionConfig, PyramidVisionModel
 
@@ -74,7 +75,7 @@ def convert(weights: Path, out: Path) -> None:
 
 def main() -> None:
     """Read the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, help="torchvision's mobilenet_v2-b0353104.pth")
     parser.add_argument("out", type=Path, help="folder to write config.json and model.safetensors to")
     arguments = parser.parse_args()

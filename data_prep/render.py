@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,21 +30,18 @@ from data_prep.shapes import CATEGORIES
 from data_prep.stock import Stock, take_stock
 from data_prep.writer import Job, Task, Writer
 from llava_pose import __version__, taxonomy
+from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 
 RECORD = "render.json"
 STORE = ".shapes"  # in the output folder while it is rendered: the user's models as they were read
-_CHUNK = 16  # images a worker takes at a time
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
+_FEW = 16  # images and models together for which this process is enough
+_CHUNK_PIXELS = 2**20  # of the images that a process takes at a time, which it ends with after Ctrl-C
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, ranges checked. Raises UserError."""
-    parser = _Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write (new, empty, or to be continued)")
     parser.add_argument("--images", type=int, required=True, help="number of images over all categories")
     parser.add_argument("--meshes", type=Path, help="folder of your own models: {category}/*.{off,obj,ply,glb,stl}")
@@ -170,7 +167,9 @@ def render_all(job: Job, crew: Crew) -> None:
     """Write the images that are not complete."""
     writer, tasks = Writer(job), all_tasks(job.catalog)
     left = [task for task in tasks if not writer.is_complete(task)]
-    chunks = (left[start : start + _CHUNK] for start in range(0, len(left), _CHUNK))
+    # Large chunks keep the images of a shape together, small ones keep everybody busy to the end.
+    size = max(1, min(_CHUNK_PIXELS // job.size**2, len(left) // (8 * crew.workers)))
+    chunks = (left[start : start + size] for start in range(0, len(left), size))
     with tqdm(total=len(tasks), initial=len(tasks) - len(left), unit="image", smoothing=0.05) as progress:
         for written in crew.run(_write_chunk, ((job, chunk) for chunk in chunks)):
             progress.update(written)
@@ -202,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     categories = chosen_categories(arguments, CATEGORIES if meshes is None else tuple(meshes))
     out, record = arguments.out, record_of(arguments, categories)
     check_folder(out, record)
-    few = arguments.images + sum(map(len, (meshes or {}).values())) <= _CHUNK
+    few = arguments.images + sum(map(len, (meshes or {}).values())) <= _FEW
     try:
         with Crew(1 if few else arguments.workers) as crew:
             stock = None

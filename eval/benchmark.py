@@ -23,6 +23,7 @@ from tqdm import tqdm
 from eval.baselines import chance_levels
 from eval.report import format_table, write_report, write_text
 from llava_pose import checkpoint, taxonomy
+from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
@@ -64,13 +65,13 @@ def main() -> None:
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=checkpoint.EMBEDDED, help="folder or hub name (default: the embedded model)")
     parser.add_argument("--data", required=True, metavar="DIR", help="a data set of data_prep/imagenet3d.py")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
     parser.add_argument("--split", default="val", help="which split (default: val)")
     parser.add_argument("--categories", metavar="FILE", help="candidate names, one a line (default: those in the data)")
-    parser.add_argument("--batch-size", type=int, default=32, help="objects at a time (default: 32)")
+    parser.add_argument("--batch-size", type=whole_number, default=32, help="objects at a time (default: 32)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the model's precision")
     return parser.parse_args()
 

@@ -8,7 +8,6 @@ pictures from the data. The page is one file without scripts or outside resource
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import page
+from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import read_lines
 from llava_pose.scene import PosedImage, load_split
@@ -172,7 +172,7 @@ def joint_error(line: dict[str, Any]) -> float:
 
 def main() -> None:
     """Write the page of an evaluation that is already there."""
-    parser = argparse.ArgumentParser(description="Write report.html anew from an evaluation's results.")
+    parser = CommandParser(description="Write report.html anew from an evaluation's results.")
     parser.add_argument("--out", type=Path, required=True, help="folder with metrics.json and predictions.jsonl")
     parser.add_argument("--data", type=Path, required=True, help="data folder of the evaluation")
     parser.add_argument("--split", default="val")

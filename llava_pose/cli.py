@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import __version__
+from .arguments import CommandParser
 from .errors import UserError, run_cli
 
 if TYPE_CHECKING:
@@ -65,13 +66,6 @@ holds no pose, the picture shows the object that `llava-pose predict` finds."""
 MODEL_HELP = "a model folder or a hub name (owner/name); without it, the small model that comes with this package"
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line, like every other."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} ({self.prog} --help explains)")
-
-
 def entry() -> NoReturn:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
@@ -88,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     raw = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="llava-pose", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    parser = CommandParser(prog="llava-pose", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
     parser.add_argument("--version", action="version", version=f"llava-pose {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 

@@ -21,6 +21,7 @@ from accelerate.utils import GradientAccumulationPlugin, gather_object, set_seed
 from tqdm import tqdm
 
 from llava_pose import checkpoint, taxonomy
+from llava_pose.arguments import CommandParser
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import predict_records, score
@@ -37,7 +38,7 @@ from train.schedule import learning_rate_factor
 
 def main() -> None:
     """Read the configuration, then train to the end of its steps."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, metavar="YAML", help="a recipe, such as train/recipes/demo.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings laid over the recipe's")
