@@ -1,135 +1,176 @@
-"""The machinery that every data set's script shares: a source's images through a pool of workers into Parquet shards.
+"""The machinery that every data set's script shares: a source's images through workers into Parquet shards.
 
-Rows come in the order of the source's lists, so the output is the same bytes for any number of workers; it appears
-whole or not at all.
+    images ──▶ jobs (shards) ──▶ processes ──▶ work folder ──▶ output, card, summary
+
+Rows come in the order of the source's lists and shards hold a fixed number of images, so the output is the same bytes
+for any number of workers. It appears whole or not at all; a conversion that was stopped goes on when it is started
+again.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
+import json
 import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from multiprocessing import get_context
+import sys
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.card import card_text
+from data_prep.card import SKIPPED_FILE, write_card
 from data_prep.crops import PUBLISHED_SIZE
-from data_prep.rows import Cut, rows_of
-from data_prep.shards import ShardWriter, new_folder
-from data_prep.source import Problem, Source, Task, limited
-from llava_pose import taxonomy
+from data_prep.files import write_atomic
+from data_prep.jobs import Job, Report, Settings, Workshop
+from data_prep.pool import run_jobs
+from data_prep.rows import Cut
+from data_prep.source import SPLITS, Problem, Source, Task, limited
+from data_prep.summary import Tally, summary_lines
+from data_prep.workfolder import WorkFolder
+from llava_pose import __version__, taxonomy
 from llava_pose.errors import UserError
+from llava_pose.scene import features
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What the command line asks for beside the source itself."""
-
-    cut: Cut
-    categories: frozenset[str] | None = None
-    limit: int | None = None
-    workers: int = 1
-    on_error: str = "stop"
-    overwrite: bool = False
-
-
-@dataclass
-class Outcome:
-    """What became of an image: rows, objects left out by reason, mistakes in its files."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    problems: list[Problem] = field(default_factory=list)
-
-
-def process(task: Task, source: Source, settings: Settings) -> Outcome:
-    """Read one image with its annotations and make its rows."""
-    try:
-        reading = source.read(task)
-        objects = [
-            item for item in reading.objects if settings.categories is None or item.category in settings.categories
-        ]
-        outcome = Outcome(skipped=Counter(reading.skipped), problems=list(reading.problems))
-        if len(objects) < len(reading.objects):
-            outcome.skipped["category not asked for"] += len(reading.objects) - len(objects)
-        if objects:
-            outcome.rows, problems = rows_of(reading.image, objects, task, partial(source.where, task), settings.cut)
-            outcome.problems += problems
-    except UserError as error:
-        return Outcome(problems=[Problem("image with a file in error", str(error))])
-    return outcome
-
-
-def outcomes(tasks: Sequence[Task], source: Source, settings: Settings) -> Iterator[Outcome]:
-    """The outcome of every task, in order, with a bounded number of them in flight."""
-    if settings.workers == 1:
-        yield from (process(task, source, settings) for task in tasks)
-        return
-    pool = ProcessPoolExecutor(
-        settings.workers, get_context("spawn"), initializer=taxonomy.activate, initargs=(taxonomy.active(),)
-    )
-    try:
-        pending: deque[Future[Outcome]] = deque()
-        for task in tasks:
-            pending.append(pool.submit(process, task, source, settings))
-            if len(pending) >= 8 * settings.workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def write_split(writer: ShardWriter, tasks: list[Task], source: Source, settings: Settings) -> Counter[str]:
-    """Write one split's shards; returns what was left out, by reason.
-
-    Raises:
-        UserError: something is wrong and ``settings.on_error`` is ``stop``, or no object is left.
-    """
-    skipped: Counter[str] = Counter()
-    with tqdm(total=len(tasks), desc=writer.split, unit="image", disable=None) as bar:
-        for outcome in outcomes(tasks, source, settings):
-            bar.update()
-            for problem in outcome.problems:
-                if settings.on_error == "stop":
-                    raise UserError(problem.message)
-                bar.write(f"{writer.split}: file in error: {problem.message}")
-                skipped[problem.reason] += 1
-            skipped += outcome.skipped
-            for row in outcome.rows:
-                writer.add(row)
-    writer.close()
-    if not writer.rows:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(skipped.items()))
-        raise UserError(f"{source.name}: split {writer.split!r} is empty: nothing is left ({reasons})")
-    return skipped
+IMAGES_PER_SHARD = 512
+"""So many that files are large enough to be read fast, so few that many workers get their share and little is lost."""
 
 
 def convert(source: Source, out: Path, settings: Settings) -> None:
-    """Write the data folder ``out`` and report each split.
+    """Write the data folder ``out`` and print what is in it.
 
     Raises:
-        UserError: the input or the output folder is wrong; nothing is left behind.
+        UserError: the input or the output folder is wrong, or the disk is full. Finished shards are kept, and the
+            next call with the same arguments goes on from there.
     """
-    splits = source.splits()
-    lines = []
-    with new_folder(out, settings.overwrite) as folder:
-        for split, tasks in splits.items():
-            writer = ShardWriter(folder, split)
-            tasks = limited(tasks, settings.limit)
-            skipped = write_split(writer, tasks, source, settings)
-            lines.append(f"{split}: {writer.rows} rows from {len(tasks)} images")
-            lines += [f"{split}: left out: {reason}: {count}" for reason, count in sorted(skipped.items())]
-        (folder / "README.md").write_text(card_text(lines, settings.cut), encoding="utf-8")
-        taxonomy.write_into(folder)
+    jobs, problems = plan(source, settings)
+    with WorkFolder(out, record_of(source, settings), settings.overwrite) as work:
+        done = work.finished(jobs, source)
+        if done:
+            print(f"{out}: goes on, {len(done)} of {len(jobs)} shards are finished", file=sys.stderr)
+        try:
+            make_missing(jobs, done, work, source, settings)
+            lines = finish(jobs, done, problems, work, source, settings)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written: {error.strerror or error}{_kept(done, jobs)}") from error
+        except UserError as error:
+            raise UserError(f"{error}{_kept(done, jobs)}") from error
     print("\n".join(lines))
+
+
+def _kept(done: dict[Job, Report], jobs: list[Job]) -> str:
+    return f" ({len(done)} of {len(jobs)} shards are finished and kept: started again, it goes on)" if done else ""
+
+
+def plan(source: Source, settings: Settings) -> tuple[list[Job], list[Problem]]:
+    """The shards to make, and what is wrong with the lists.
+
+    Raises:
+        UserError: the lists are missing or name no image, or something is wrong with them and ``settings.on_error``
+            is ``stop``.
+    """
+    splits, problems = source.splits(), source.list_problems()
+    listed: dict[Task, str] = {}
+    # Held-out images first: what train names as well is not trained on.
+    for split in reversed(SPLITS):
+        for task in splits.get(split, []):
+            if task in listed:
+                message = f"{source.name}: {task.image_id} is listed in {split} and, before, in {listed[task]}"
+                problems.append(Problem("image listed twice", message))
+            listed.setdefault(task, split)
+    if problems and settings.on_error == "stop":
+        raise UserError(problems[0].message)
+    jobs: list[Job] = []
+    for split in SPLITS:
+        once = dict.fromkeys(task for task in splits.get(split, []) if listed[task] == split)
+        tasks = limited(list(once), settings.limit)
+        if not tasks:
+            print(f"note: {source.name} lists no image for {split}, so the data has no such split", file=sys.stderr)
+        parts = [tuple(tasks[start : start + IMAGES_PER_SHARD]) for start in range(0, len(tasks), IMAGES_PER_SHARD)]
+        jobs += [Job(split, index, len(parts), part) for index, part in enumerate(parts)]
+    if not jobs:
+        raise UserError(f"{source.name}: the lists name no image")
+    return jobs, problems
+
+
+def record_of(source: Source, settings: Settings) -> dict[str, Any]:
+    """What shards depend on beside their input: JSON values, by the names of flags where there are such."""
+    own = {item.name: getattr(source, item.name) for item in dataclasses.fields(source)}  # type: ignore[arg-type]
+    names = taxonomy.file_text()
+    return {
+        "version": __version__,
+        "source": source.name,
+        **{name: _plain(value) for name, value in own.items()},
+        **dataclasses.asdict(settings.cut),
+        "categories": _plain(settings.categories),
+        "limit": settings.limit,
+        "taxonomy": names and hashlib.sha256(names.encode()).hexdigest(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return sorted(value) if isinstance(value, frozenset) else value
+
+
+def make_missing(
+    jobs: list[Job], done: dict[Job, Report], work: WorkFolder, source: Source, settings: Settings
+) -> None:
+    """Make the shards that are not done, and enter them there; every mistake is reported on a line.
+
+    Raises:
+        UserError: there is a mistake, and ``settings.on_error`` is ``stop``.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    mistakes = [problem for report in done.values() for _, problem in report.problems]
+    if mistakes and settings.on_error == "stop":
+        raise UserError(mistakes[0].message)
+    missing = [job for job in jobs if job not in done]
+    shop = Workshop(work.path, source, settings, features().arrow_schema)
+    total, left = (sum(len(job.tasks) for job in some) for some in (jobs, missing))
+    with tqdm(total=total, initial=total - left, desc=source.name, unit="image", smoothing=0.05, disable=None) as bar:
+        for job, report in run_jobs(missing, shop, settings.workers, bar.update):
+            done[job] = report
+            for _, problem in report.problems:
+                bar.write(f"{job.split}: in error: {problem.message}")
+
+
+def finish(
+    jobs: list[Job],
+    done: dict[Job, Report],
+    problems: list[Problem],
+    work: WorkFolder,
+    source: Source,
+    settings: Settings,
+) -> list[str]:
+    """Make the finished shards the output, with what belongs beside them; returns the summary.
+
+    Raises:
+        UserError: nothing is left of a split.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    tallies: dict[str, Tally] = {}
+    for job in jobs:
+        tallies.setdefault(job.split, Tally()).add(done[job].tally)
+    for split, tally in tallies.items():
+        if not tally.rows:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(tally.skipped.items()))
+            raise UserError(f"{source.name}: split {split!r} is empty: nothing is left ({reasons})")
+    skipped = [{"reason": problem.reason, "message": problem.message} for problem in problems]
+    for job in jobs:
+        place = {"split": job.split}
+        skipped += [{**place, "image_id": name, **dataclasses.asdict(found)} for name, found in done[job].problems]
+    if skipped:
+        lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in skipped)
+        write_atomic(work.shards / SKIPPED_FILE, lines.encode(errors="surrogateescape"))
+    write_card(work.shards, source, settings.cut, tallies)
+    taxonomy.write_into(work.shards)
+    work.finish()
+    for problem in problems:
+        print(f"lists: in error: {problem.message}")
+    return [line for split, tally in tallies.items() for line in summary_lines(split, tally)]
 
 
 def positive(text: str) -> int:

@@ -35,7 +35,11 @@ class ImageNet3D(Source):
 
     def splits(self) -> dict[str, list[Task]]:
         """The images of the official lists."""
-        return read_lists(self.root, self.categories)
+        return read_lists(self.root, self.categories)[0]
+
+    def list_problems(self) -> list[Problem]:
+        """Lists of unknown categories, and lines that are no file name or a second mention."""
+        return read_lists(self.root, self.categories)[1]
 
     def files(self, task: Task) -> list[Path]:
         """The image and its npz."""

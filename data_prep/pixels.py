@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_prep.crops import Pixels
 from llava_pose.errors import UserError
@@ -122,6 +122,8 @@ def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
             image = Image.open(io.BytesIO(data))
         with image:
             yield image
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not a readable image: of no kind that is known") from error
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable image: {error}") from error
 

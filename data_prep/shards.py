@@ -1,41 +1,58 @@
-"""Parquet shards of posed images: written whole or not at all, in bounded memory, the same bytes every
-time."""
+"""Parquet shards of posed images: written whole or not at all, in bounded memory, the same bytes every time."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import contextlib
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from llava_pose.errors import UserError
 from llava_pose.scene import features
 
 ROWS_PER_GROUP = 64
-ROWS_PER_SHARD = 4096
-_OUR_FILES = re.compile(r"(train|val)-\d{5}-of-\d{5}\.parquet|README\.md|taxonomy\.json")
 
 
-def open_shard(path: Path) -> pq.ParquetWriter:
+def shard_name(split: str, index: int, count: int) -> str:
+    """The file name of one of ``count`` shards of a split, in the form that datasets and the hub know."""
+    return f"{split}-{index:05d}-of-{count:05d}.parquet"
+
+
+def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer of one shard; images do not compress and do not repeat, so neither is tried on any column."""
-    return pq.ParquetWriter(path, features().arrow_schema, compression="none", use_dictionary=False)
+    return pq.ParquetWriter(path, schema, compression="none", use_dictionary=False)
 
 
 class ShardWriter:
-    """Writes the rows of one split as ``{split}-00000-of-0000N.parquet`` in a folder, a row group at a
-    time."""
+    """Writes one shard into a folder, a row group at a time; it has its name once it is closed.
 
-    def __init__(self, folder: Path, split: str) -> None:
-        self.folder, self.split = folder, split
+    Used as a context, it leaves nothing behind when the block fails. ``schema``: that of ``features()``, which takes a
+    second to import, where the caller has it already.
+    """
+
+    def __init__(
+        self, folder: Path, split: str, index: int = 0, count: int = 1, schema: pa.Schema | None = None
+    ) -> None:
+        self._schema = schema or features().arrow_schema
+        self.path = folder / shard_name(split, index, count)
         self.rows = 0
         self._group: list[dict[str, Any]] = []
-        self._parts: list[Path] = []
-        self._writer: pq.ParquetWriter | None = None
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
+        self._writer = open_shard(self._partial, self._schema)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(OSError):  # a full disk refuses the end of the file as well
+            self._writer.close()
+        self._partial.unlink(missing_ok=True)
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row whose image is already ``{"bytes": …, "path": None}``."""
@@ -43,70 +60,17 @@ class ShardWriter:
         self.rows += 1
         if len(self._group) == ROWS_PER_GROUP:
             self._flush()
-        if self.rows % ROWS_PER_SHARD == 0:
-            self._close_part()
 
     def close(self) -> None:
-        """Finish the last shard and give all of them their final names."""
+        """Write what is left and give the shard its name."""
         self._flush()
-        self._close_part()
-        for index, part in enumerate(self._parts):
-            part.rename(self.folder / f"{self.split}-{index:05d}-of-{len(self._parts):05d}.parquet")
+        self._writer.close()
+        os.replace(self._partial, self.path)
 
     def _flush(self) -> None:
-        if not self._group:
-            return
-        if self._writer is None:
-            self._parts.append(self.folder / f"{self.split}-{len(self._parts):05d}.part")
-            self._writer = open_shard(self._parts[-1])
-        self._writer.write_table(pa.Table.from_pylist(self._group, schema=features().arrow_schema))
-        self._group.clear()
-
-    def _close_part(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
-@contextmanager
-def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A folder to write in, which becomes ``out`` when the block ends well and vanishes when it fails.
-
-    Raises:
-        UserError: ``out`` is there and not empty, and either ``overwrite`` is false or it holds files that
-        are no
-            earlier output of these scripts; or it cannot be made.
-    """
-    _check_replaceable(out, overwrite)
-    # Beside the target, so that the rename stays within one file system; left by a killed run, it is cleared.
-    partial, earlier = (out.absolute().parent / f".{out.absolute().name}.{kind}" for kind in ("partial", "old"))
-    try:
-        for leftover in (partial, earlier):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{out}: output folder cannot be made: {error.strerror}") from error
-    try:
-        yield partial
-        if out.exists():
-            out.rename(earlier)
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(earlier, ignore_errors=True)
-
-
-def _check_replaceable(out: Path, overwrite: bool) -> None:
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError(f"{out}: output folder is a file")
-    names = sorted(path.name for path in out.iterdir())
-    if names and not overwrite:
-        raise UserError(f"{out}: output folder is not empty (--overwrite replaces an earlier output)")
-    foreign = [name for name in names if not _OUR_FILES.fullmatch(name)]
-    if foreign:
-        raise UserError(f"{out}: output folder holds {foreign[0]!r}, so it is no earlier output")
+        if self._group:
+            self._writer.write_table(pa.Table.from_pylist(self._group, schema=self._schema))
+            self._group.clear()
 
 
 def rewrite_columns(source: Path, target: Path, columns: Iterable[str], change: Any) -> int:
@@ -116,7 +80,7 @@ def rewrite_columns(source: Path, target: Path, columns: Iterable[str], change: 
     """
     schema = features().arrow_schema
     rows = 0
-    with pq.ParquetFile(source) as shard, open_shard(target) as writer:
+    with pq.ParquetFile(source) as shard, open_shard(target, schema) as writer:
         for index in range(shard.num_row_groups):
             table = shard.read_row_group(index)
             changed = [change(row) for row in table.drop_columns(["image"]).to_pylist()]

@@ -51,7 +51,8 @@ class Reading:
 
 
 class Source(ABC):
-    """A data set on disk. It is sent to worker processes, so it holds paths and settings, no open files.
+    """A data set on disk: a frozen dataclass whose fields say what is to be read. It is sent to worker processes, so it
+    holds paths and settings, no open files.
 
     ``name``, ``licence`` and ``how`` (a sentence on what was read and left out) go into the card of the data folder.
     """
@@ -67,6 +68,10 @@ class Source(ABC):
         Raises:
             UserError: the lists are missing or wrong; the message names file, line and value.
         """
+
+    def list_problems(self) -> list[Problem]:
+        """What is wrong with the lists, and left out by ``splits``."""
+        return []
 
     @abstractmethod
     def files(self, task: Task) -> list[Path]:

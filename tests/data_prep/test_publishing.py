@@ -13,8 +13,8 @@ from huggingface_hub import DatasetCard
 
 from data_prep import imagenet3d
 from llava_pose import scene, taxonomy
-from tests.data_prep.test_imagenet3d import add_image, annotation
 from tests.fake_hub import FakeHub, fake_hub
+from tests.small_release import add_image, annotation
 
 NAME = "you/posed"
 
