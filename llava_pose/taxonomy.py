@@ -87,9 +87,8 @@ def use_folder(folder: str | Path) -> None:
         UserError: the file is wrong, or contradicts that of another folder in use; the message names file, field and
             value.
     """
-    path = Path(folder) / FILE_NAME
+    path, before = Path(folder) / FILE_NAME, active()
     if path.is_file():
-        before = active()
         folders = {**before.folders, str(path.resolve()): read_extension(path)}
         activate(extended(BUILT_IN, before.explicit, folders))
 
@@ -190,11 +189,10 @@ def check_canonical(names: Iterable[str], source: str | Path) -> None:
     Raises:
         UserError: one is not; the message names the source.
     """
+    defined = active().categories
     for name in names:
-        try:
-            meta_class(name)
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from error
+        if name not in defined:
+            raise UserError(f"{source}: {_unknown(name)}")
 
 
 def read_category_file(path: str | Path) -> list[str]:
@@ -212,6 +210,7 @@ def read_category_file(path: str | Path) -> list[str]:
         raise UserError(f"{path}: category file is not UTF-8 text (byte {error.start})") from error
     except OSError as error:
         raise UserError(f"{path}: cannot read category file: {error.strerror}") from error
+    active()  # A mistake in the environment's file is none in this one.
     first_line: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         name = line.split("#", 1)[0].strip()

@@ -111,6 +111,19 @@ def test_a_wrong_file_in_the_environment_is_told_of_when_a_name_is_asked_for_and
     assert done.stdout == f"imported\n{tmp_path / 'none.yaml'}: cannot read taxonomy file: No such file or directory\n"
 
 
+def test_a_wrong_file_in_the_environment_is_not_laid_to_another_file(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLAVA_POSE_TAXONOMY", str(tmp_path / "none.yaml"))
+    names = write("car\n", "names.txt")
+    for use in (
+        lambda: taxonomy.read_category_file(names),
+        lambda: taxonomy.check_canonical(["car"], "data"),
+        lambda: taxonomy.use_folder(tmp_path),
+    ):
+        taxonomy.activate(None)
+        with pytest.raises(UserError, match=f"^{tmp_path}/none.yaml: cannot read taxonomy file"):
+            use()
+
+
 # what it is refused for
 
 
