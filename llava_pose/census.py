@@ -10,7 +10,7 @@ import numpy as np
 
 from . import taxonomy
 from .facts import Fact
-from .questions import Case, Kind, offered_facts
+from .questions import KIND, Case, Kind, offered_facts
 from .scene import PosedImage
 
 EVENNESS = 2.0
@@ -55,9 +55,11 @@ class Census:
 def _fitted(offered: np.ndarray, cases: Sequence[Case]) -> np.ndarray:
     """Weights (L,) of cases under which draws from what records offer (N, L) come out as wanted."""
     wanted = _wanted(offered.mean(0), cases)
+    if not wanted.any():
+        return wanted
     offered = offered[:, wanted > 0]
     offered = offered[offered.any(1)]
-    shares = np.array([kind.share for kind, _, _ in cases])[wanted > 0]
+    shares = np.array([KIND[name].share for name, _, _ in cases])[wanted > 0]
     weights, aim = shares, wanted[wanted > 0] / wanted.sum()
     for _ in range(60):
         drawn = (offered * weights / (offered @ weights)[:, None]).mean(0)
@@ -70,26 +72,24 @@ def _fitted(offered: np.ndarray, cases: Sequence[Case]) -> np.ndarray:
 def _wanted(often: np.ndarray, cases: Sequence[Case]) -> np.ndarray:
     """The share of all questions that each case (L,) is to have, when so many of the records (L,) offer it."""
     # Answers to one question: the labels of a kind, or "yes" and "no" about one thing. The rarest sets the pace.
-    labels = Counter((kind, things) for kind, _, things in cases)
+    answers: dict[tuple[str, str], list[float]] = {}
+    for (name, _, things), share in zip(cases, often.tolist(), strict=True):
+        answers.setdefault((name, things), []).append(share)
     rarest = {
-        (kind, things): 0.0 if kind.choices and number == 1 else _rarest(often, cases, kind, things)
-        for (kind, things), number in labels.items()
+        asked: 0.0 if len(shares) == 1 and KIND[asked[0]].choices else min(shares) for asked, shares in answers.items()
     }
-    kinds = {kind for kind, _ in labels}
-    all_shares = sum(kind.share for kind in kinds)
-    of_kind = {kind: sum(rare for (other, _), rare in rarest.items() if other == kind) for kind in kinds}
+    of_kind: dict[str, float] = {}
+    for (name, _), rare in rarest.items():
+        of_kind[name] = of_kind.get(name, 0.0) + rare
+    all_shares = sum(KIND[name].share for name in of_kind)
     wanted = np.zeros(len(cases))
-    for place, (kind, _, things) in enumerate(cases):
-        rare = rarest[kind, things]
+    for place, (name, _, things) in enumerate(cases):
+        rare = rarest[name, things]
         if rare:
-            even = kind.share / all_shares * rare / of_kind[kind] / labels[kind, things]
+            even = KIND[name].share / all_shares * rare / of_kind[name] / len(answers[name, things])
             # No more than a third of what is asked about the records that offer an answer is for this answer.
             wanted[place] = min(even, EVENNESS * max(rare / 3, even / 20))
     return wanted
-
-
-def _rarest(often: np.ndarray, cases: Sequence[Case], kind: Kind, things: str) -> float:
-    return min(float(share) for share, case in zip(often, cases, strict=True) if (case[0], case[2]) == (kind, things))
 
 
 def draw(record: PosedImage, rng: np.random.Generator, census: Census) -> tuple[Kind, Fact] | None:
@@ -101,10 +101,10 @@ def draw(record: PosedImage, rng: np.random.Generator, census: Census) -> tuple[
     if census.weights:
         weights = [census.weights.get(case, 0.0) for case in offered]
     else:
-        same_label = Counter((kind, label) for kind, label, _ in offered)
-        same_kind = Counter(kind for kind, _ in same_label)
-        weights = [kind.share / same_kind[kind] / same_label[kind, label] for kind, label, _ in offered]
+        same_label = Counter((name, label) for name, label, _ in offered)
+        same_kind = Counter(name for name, _ in same_label)
+        weights = [KIND[name].share / same_kind[name] / same_label[name, label] for name, label, _ in offered]
     if not sum(weights):
         return None
     case = list(offered)[rng.choice(len(offered), p=np.array(weights) / sum(weights))]
-    return case[0], offered[case][rng.integers(len(offered[case]))]
+    return KIND[case[0]], offered[case][rng.integers(len(offered[case]))]

@@ -223,8 +223,10 @@ KINDS = (
     ),
 )
 
-Case = tuple[Kind, str, str]
-"""A kind, a label, and the thing a question about presence asks for."""
+KIND = {kind.name: kind for kind in KINDS}
+"""The kinds by name."""
+Case = tuple[str, str, str]
+"""A kind's name, a label, and the thing a question about presence asks for."""
 
 
 def offered_facts(record: PosedImage, categories: Sequence[str]) -> dict[Case, list[Fact]]:
@@ -232,5 +234,5 @@ def offered_facts(record: PosedImage, categories: Sequence[str]) -> dict[Case, l
     found: dict[Case, list[Fact]] = {}
     for kind in KINDS:
         for fact in kind.facts(record, categories):
-            found.setdefault((kind, fact.label, fact.things), []).append(fact)
+            found.setdefault((kind.name, fact.label, fact.things), []).append(fact)
     return found

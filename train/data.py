@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from llava_pose import taxonomy
+from llava_pose.census import Census
 from llava_pose.conversation import training_conversation
 from llava_pose.scene import PosedImage
 
@@ -23,6 +24,8 @@ from .features import FeatureCache
 
 NEIGHBOURS = 16
 """Samples in a row that have as many turns as each other."""
+CENSUS_ROWS = 1000
+"""Rows, spread over the data, from which it is known what can be asked about it and how often."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,14 @@ class TrainingRows(torch.utils.data.Dataset):
             [PosedImage.from_row(row) for row in split.data.remove_columns("image")] if split.cache else []
             for split in splits
         ]
+        self.census = Census.of(self._some_records())
+
+    def _some_records(self) -> Iterator[PosedImage]:
+        """Records from all of the data, without their images, and mirrored ones too where training flips."""
+        without_images = [split.data.remove_columns("image") for split in self.splits]
+        for which, row in self._places[:: max(1, len(self._places) // CENSUS_ROWS)]:
+            record = PosedImage.from_row(without_images[which][row])
+            yield from (record, record.mirrored()) if self.flip else (record,)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -64,7 +75,7 @@ class TrainingRows(torch.utils.data.Dataset):
         record = record.mirrored() if mirrored else record
         # Neighbours have as many turns as each other: a batch of them holds little padding.
         neighbours = np.random.default_rng([self.seed, 2, number // NEIGHBOURS])
-        talk = training_conversation(record, rng, bool(neighbours.random() < self.question_share))
+        talk = training_conversation(record, rng, bool(neighbours.random() < self.question_share), self.census)
         ids, labels = self.processor.encode(talk.messages)
         marks = int((ids == self.processor.pose_token_id).sum())
         if marks != len(talk.poses):
