@@ -22,7 +22,7 @@ class Crew:
     """``workers`` processes, or this one alone for 1. A context manager; they start with the first work."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
+        self.workers = workers
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, context, _watch_parent) if workers > 1 else None
 
@@ -45,7 +45,7 @@ class Crew:
             return
         ahead = iter(pieces)
         try:
-            pending = {self._submit(self._pool, function, piece) for piece in islice(ahead, 4 * self._workers)}
+            pending = {self._submit(self._pool, function, piece) for piece in islice(ahead, 4 * self.workers)}
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 pending |= {self._submit(self._pool, function, piece) for piece in islice(ahead, len(done))}
