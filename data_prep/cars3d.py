@@ -89,19 +89,26 @@ class Cars3D(Source):
 
     def splits(self) -> dict[str, list[Task]]:
         """The images that the pickles name, in the order of their names."""
-        splits = {}
+        return self.lists()[0]
+
+    def list_problems(self) -> list[Problem]:
+        """Names in the pickles that are not those of .jpg files."""
+        return self.lists()[1]
+
+    def lists(self) -> tuple[dict[str, list[Task]], list[Problem]]:
+        """The images of each split, and what is wrong with their names."""
+        splits: dict[str, list[Task]] = {}
+        problems = []
         for split in PICKLES:
-            path = self.pickle(split)
-            names = sorted(read_cars(path))
-            for name in names:
+            path, splits[split] = self.pickle(split), []
+            for name in sorted(read_cars(path)):
                 # The file is downloaded: its names must not lead out of the data set.
-                if not re.fullmatch(r"(\w[\w.-]*/)*\w[\w.-]*\.jpg", name):
-                    raise UserError(f"{path}: {name!r} is not the name of a .jpg file")
-            if not names:
-                raise UserError(f"{path}: split {split!r} is empty: no image in it")
-            tasks = (f"{split}/{name.removesuffix('.jpg')}".rsplit("/", 1) for name in names)
-            splits[split] = [Task(folder, name) for folder, name in tasks]
-        return splits
+                if re.fullmatch(r"(\w[\w.-]*/)*\w[\w.-]*\.jpg", name):
+                    splits[split].append(Task(*f"{split}/{name.removesuffix('.jpg')}".rsplit("/", 1)))
+                else:
+                    message = f"{path}: {name!r} is not the name of a .jpg file"
+                    problems.append(Problem("no plain file name", message))
+        return splits, problems
 
     def pickle(self, split: str) -> Path:
         """The annotations of a split."""

@@ -68,18 +68,24 @@ class Kitti(Source):
 
     def splits(self) -> dict[str, list[Task]]:
         """The images of ImageSets/, or all that have labels, the last fifth of them as val."""
-        lists = self.root / "ImageSets"
-        if lists.is_dir():
-            splits = {split: read_list(lists / f"{split}.txt", FOLDER) for split in SPLITS}
-        else:
-            tasks = [Task(FOLDER, path.stem) for path in sorted((self.folder / "label_2").glob("*.txt"))]
-            last = len(tasks) - len(tasks) // 5
-            splits = {"train": tasks[:last], "val": tasks[last:]}
-        for split, tasks in splits.items():
-            if not tasks:
-                place = lists if lists.is_dir() else self.folder / "label_2"
-                raise UserError(f"{place}: split {split!r} is empty: no image for it")
-        return splits
+        return self.lists()[0]
+
+    def list_problems(self) -> list[Problem]:
+        """Lines of the lists that are no file name or a second mention."""
+        return self.lists()[1]
+
+    def lists(self) -> tuple[dict[str, list[Task]], list[Problem]]:
+        """The images of each split, and what is wrong with their lists."""
+        problems: list[Problem] = []
+        sets = self.root / "ImageSets"
+        if sets.is_dir():
+            return {split: read_list(sets / f"{split}.txt", FOLDER, problems) for split in SPLITS}, problems
+        labels = self.folder / "label_2"
+        if not labels.is_dir():
+            raise UserError(f"{labels}: folder does not exist")
+        tasks = [Task(FOLDER, path.stem) for path in sorted(labels.glob("*.txt"))]
+        last = len(tasks) - len(tasks) // 5
+        return {"train": tasks[:last], "val": tasks[last:]}, problems
 
     def paths(self, task: Task) -> tuple[Path, Path, Path]:
         """The image, its labels and its calibration."""

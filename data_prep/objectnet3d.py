@@ -16,8 +16,8 @@ from pathlib import Path
 from data_prep.convert import argument_parser, convert, settings_from
 from data_prep.layout import read_list
 from data_prep.matfiles import MatSource, Struct
-from data_prep.source import Task
-from llava_pose.errors import UserError, run_cli
+from data_prep.source import Problem, Task
+from llava_pose.errors import run_cli
 from llava_pose.scene import DEFAULT_VIEWPORT
 
 FOLDER = "objectnet3d"
@@ -39,13 +39,18 @@ class ObjectNet3D(MatSource):
 
     def splits(self) -> dict[str, list[Task]]:
         """The images of two of the official lists."""
-        splits = {}
-        for split, name in (("train", "train"), ("val", self.val)):
-            path = self.root / "Image_sets" / f"{name}.txt"
-            splits[split] = read_list(path, FOLDER)
-            if not splits[split]:
-                raise UserError(f"{path}: split {split!r} is empty: no image in the list")
-        return splits
+        return self.lists()[0]
+
+    def list_problems(self) -> list[Problem]:
+        """Lines of the lists that are no file name or a second mention."""
+        return self.lists()[1]
+
+    def lists(self) -> tuple[dict[str, list[Task]], list[Problem]]:
+        """The images of each split, and what is wrong with their lists."""
+        problems: list[Problem] = []
+        names = {"train": "train", "val": self.val}
+        sets = self.root / "Image_sets"
+        return {split: read_list(sets / f"{name}.txt", FOLDER, problems) for split, name in names.items()}, problems
 
     def paths(self, task: Task) -> tuple[Path, Path]:
         """The image and its annotations."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from data_prep.convert import argument_parser, convert, settings_from
 from data_prep.layout import read_list
 from data_prep.matfiles import MatSource, Struct, flagged, text
-from data_prep.source import SPLITS, Task
+from data_prep.source import SPLITS, Problem, Task
 from llava_pose.errors import UserError, run_cli
 from llava_pose.taxonomy import resolve
 
@@ -44,17 +44,26 @@ class Pascal3D(MatSource):
 
     def splits(self) -> dict[str, list[Task]]:
         """The images of the official lists, by folder."""
+        return self.lists()[0]
+
+    def list_problems(self) -> list[Problem]:
+        """Folders of unknown categories, lists that are missing, and lines that are wrong."""
+        return self.lists()[1]
+
+    def lists(self) -> tuple[dict[str, list[Task]], list[Problem]]:
+        """The images of each split, and what is wrong with their lists."""
         splits: dict[str, list[Task]] = {split: [] for split in SPLITS}
-        for category, part in self.folders():
+        problems: list[Problem] = []
+        for category, part in self.folders(problems):
             images = self.imagenet_images if part == "imagenet" else self.pascal_images
             for split, tasks in splits.items():
-                tasks += images(category, split)
-        for split, tasks in splits.items():
-            if not tasks:
-                raise UserError(f"{self.root}: split {split!r} is empty: its lists name no annotated image")
-        return splits
+                try:
+                    tasks += images(category, split, problems)
+                except UserError as error:
+                    problems.append(Problem("list in error", str(error)))
+        return splits, problems
 
-    def folders(self) -> list[tuple[str, str]]:
+    def folders(self, problems: list[Problem]) -> list[tuple[str, str]]:
         """The category and the part of every folder of annotations that is asked for."""
         annotations = self.root / "Annotations"
         if not annotations.is_dir():
@@ -67,18 +76,20 @@ class Pascal3D(MatSource):
             try:
                 category = resolve(match[1])
             except UserError as error:
-                raise UserError(f"{path}: {error}") from error
+                problems.append(Problem("unknown category", f"{path}: {error}"))
+                continue
             if self.categories is None or category in self.categories:
                 found.append((match[1], match[2]))
-        if not found:
+        if not found and not problems:
             raise UserError(f"{annotations}: no folder {{category}}_{self.part or 'imagenet'} of a category asked for")
         return found
 
-    def imagenet_images(self, category: str, split: str) -> list[Task]:
+    def imagenet_images(self, category: str, split: str, problems: list[Problem]) -> list[Task]:
         """The images of a list of the ImageNet part."""
-        return read_list(self.root / "Image_sets" / f"{category}_imagenet_{split}.txt", f"{category}_imagenet")
+        path = self.root / "Image_sets" / f"{category}_imagenet_{split}.txt"
+        return read_list(path, f"{category}_imagenet", problems)
 
-    def pascal_images(self, category: str, split: str) -> list[Task]:
+    def pascal_images(self, category: str, split: str, problems: list[Problem]) -> list[Task]:
         """The annotated images of the PASCAL part in a list of PASCAL VOC, which names all its images."""
         main = self.root / "PASCAL" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Main"
         path = main / f"{category}_{split}.txt"

@@ -259,7 +259,6 @@ def test_a_wrong_field_is_named_and_leaves_nothing_behind(tmp_path, mistake):
 FILES = {
     "torn": (whole(lambda path: path.write_bytes(path.read_bytes()[:-30])), "train_anno.pkl: cannot be read"),
     "missing": (whole(lambda path: path.unlink()), "train_anno.pkl: cannot read: No such file"),
-    "empty": (whole(lambda path: write_pickle(path, {})), "train_anno.pkl: split 'train' is empty"),
     "a list": (whole(lambda path: write_pickle(path, [1])), "expected annotations by image name, found [1]"),
     "numbers": (whole(lambda path: write_pickle(path, {7: annotation()})), "expected annotations by image name"),
     "way out": (
@@ -298,3 +297,12 @@ def test_a_missing_model_is_skipped_and_counted_or_done_without_on_request(tmp_p
     assert len(rows_of(tmp_path / "lenient", "train")) == 1
     convert(root, tmp_path / "image", "--boxes", "image")
     assert len(rows_of(tmp_path / "image", "train")) == 2
+
+
+def test_a_name_that_leads_out_is_skipped_and_told_on_request(tmp_path, capsys):
+    root = small_release(tmp_path / "cars", {"00001.jpg": annotation()})
+    path = root / "Anno3D/StanfordCars/train_anno.pkl"
+    write_pickle(path, {"00001.jpg": annotation(), "../x.jpg": annotation()})
+    convert(root, tmp_path / "out", "--on-error", "skip")
+    assert f"{path}: '../x.jpg' is not the name of a .jpg file" in capsys.readouterr().out
+    assert [row.image_id for row in rows_of(tmp_path / "out", "train")] == ["train/00001"]

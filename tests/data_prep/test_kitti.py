@@ -3,6 +3,7 @@ named."""
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -304,7 +305,11 @@ FILES = {
     ),
     "image missing": (lambda root: (root / "training/image_2/000001.png").unlink(), "000001.png: image is missing"),
     "list missing": (lambda root: (root / "ImageSets/val.txt").unlink(), "val.txt: list cannot be read"),
-    "list empty": (lambda root: (root / "ImageSets/val.txt").write_text(""), "split 'val' is empty"),
+    "way out": (
+        lambda root: (root / "ImageSets/val.txt").write_text("000002\n../000001\n"),
+        "val.txt:2: '../000001' is not a plain file name",
+    ),
+    "no labels": (lambda root: shutil.rmtree(root) or root.mkdir(), "label_2: folder does not exist"),
 }
 
 

@@ -98,9 +98,9 @@ def test_a_wrong_field_is_named(tmp_path, item, message):
     assert str(error.value).startswith(f"{root}/Annotations/n02_1.mat: ") and message in str(error.value)
 
 
-def test_the_command_names_an_empty_list_in_one_line_with_exit_code_2(tmp_path):
+def test_the_command_names_a_wrong_line_of_a_list_with_exit_code_2(tmp_path):
     root = small_release(tmp_path / "release")
-    (root / "Image_sets/val.txt").write_text("\n")
+    (root / "Image_sets/val.txt").write_text("n03_1\n../n04_1\n")
     result = subprocess.run(
         [sys.executable, "data_prep/objectnet3d.py", "--root", root, "--out", tmp_path / "out"],
         cwd=ROOT,
@@ -109,4 +109,4 @@ def test_the_command_names_an_empty_list_in_one_line_with_exit_code_2(tmp_path):
         text=True,
     )
     assert result.returncode == 2
-    assert result.stderr == f"error: {root}/Image_sets/val.txt: split 'val' is empty: no image in the list\n"
+    assert result.stderr == f"error: {root}/Image_sets/val.txt:2: '../n04_1' is not a plain file name\n"

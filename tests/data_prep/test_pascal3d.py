@@ -184,6 +184,17 @@ def test_skip_keeps_the_good_objects_beside_a_wrong_one(tmp_path, capsys):
     assert found(rows_of(tmp_path / "out", "train"))[0][:2] == ("car_imagenet/n01", 1)
 
 
+def test_skip_goes_on_without_a_list_and_a_category_that_are_wrong(tmp_path, capsys):
+    root = small_release(tmp_path / "release")
+    (root / "Annotations/spaceship_imagenet").mkdir()
+    (root / "Image_sets/diningtable_imagenet_val.txt").unlink()
+    convert(root, tmp_path / "out", "--size", "64", "--on-error", "skip")
+    printed = capsys.readouterr().out
+    assert f"{root}/Annotations/spaceship_imagenet: category: unknown name 'spaceship'" in printed
+    assert f"{root}/Image_sets/diningtable_imagenet_val.txt: list cannot be read" in printed
+    assert [row.image_id for row in rows_of(tmp_path / "out", "val")] == ["car_imagenet/n03"]
+
+
 def spoilt_bytes(change):
     return lambda root: (root / FILE).write_bytes(change((root / FILE).read_bytes()))
 
