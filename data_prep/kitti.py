@@ -15,6 +15,7 @@ large as the CAD models of other suites.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -226,10 +227,13 @@ def posed_car(car: dict[str, float], camera: np.ndarray, object_id: int, where: 
 
 
 def at_least_0(text: str) -> float:
-    """A finite number of 0 or more, for argparse."""
-    value = float(text)
+    """A finite number of 0 or more: the type of an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 <= value < math.inf:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"must be a number of 0 or more, got {text!r}")
     return value
 
 

@@ -1,6 +1,7 @@
 """From KITTI's labels to Parquet: the pose against a full projection of the 3-D boxes, its rules counted, every mistake
 named."""
 
+import argparse
 import math
 import os
 import shutil
@@ -252,6 +253,13 @@ def test_difficulties_are_kittis(fields, levels):
     found = [name for name in kitti.DIFFICULTIES if kitti.Kitti(Path(), 0, 1.1, name).left_out(car) is None]
     assert found == levels
     assert kitti.Kitti(Path(), 0, 1.1).left_out(car) is None
+
+
+@pytest.mark.parametrize("text", ["many", "-1", "nan", "inf"])
+def test_a_limit_that_is_no_number_of_0_or_more_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"must be a number of 0 or more, got '{text}'"):
+        kitti.at_least_0(text)
+    assert kitti.at_least_0("0") == 0
 
 
 def test_without_lists_the_last_fifth_is_val_and_the_root_may_be_the_inner_folder(tmp_path):
