@@ -29,10 +29,10 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from . import conversation, taxonomy, vision
+from . import calibration, conversation, taxonomy, vision
 from .configuration import POSE_TOKEN, LlavaPoseConfig
 from .errors import UserError
-from .folders import EMBEDDED, model_source, use_taxonomy_of
+from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
 from .modeling import LlavaPoseForConditionalGeneration
 from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
 
@@ -47,7 +47,8 @@ def load(
 ) -> LlavaPair:
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
-    Where the model names categories of its own, they are in the taxonomy from then on.
+    Where the model names categories of its own, they are in the taxonomy from then on. ``model.calibration`` is what
+    its folder holds in ``calibration.json``, or None; ``save`` leaves it behind, as it belongs to these weights alone.
 
     ``path``: a folder, a hub name, or "embedded". ``dtype``: float32 when left out; the pose head stays float32
     whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (ours
@@ -55,7 +56,7 @@ def load(
 
     Raises:
         UserError: the folder does not exist, is no model folder, holds a model of another kind, or its taxonomy is
-            wrong, missing or contradicts one in use.
+            wrong, missing or contradicts one in use, or its calibration is wrong or for another number of bins.
     """
     name = model_source(path)
     folder = Path(name)
@@ -73,6 +74,7 @@ def load(
     else:
         raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
     taxonomy.check_canonical(model.config.pose_categories or (), path)
+    model.calibration = _calibration(name, model.config.pose_bins)
     # Loaded in half precision with the rest, the head goes back to float32: see PoseHead.
     model.pose_head.float()
     # What an adapter trained on this model will name as its base.
@@ -253,6 +255,16 @@ def save(
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _calibration(name: str, pose_bins: int) -> calibration.Calibration | None:
+    file = optional_file(name, calibration.FILE_NAME)
+    if file is None:
+        return None
+    found = calibration.read(file)
+    if found.num_bins != pose_bins:
+        raise UserError(f"{file}: num_bins: {found.num_bins}, but the model has {pose_bins}")
+    return found
 
 
 def _weights(name: str) -> dict[str, torch.Tensor]:

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 
 from . import conversation
+from .bins import PoseBins
 from .configuration import POSE_TOKEN
-from .decoding import Prefill, all_names, best_names, score_names
+from .decoding import Prefill, all_names, best_names, name_states, score_names
 from .errors import UserError
 from .processing import assistant_message, user_message, without_marks
 from .reading import PoseReading, read_poses
@@ -151,12 +152,13 @@ class Engine:
     def _run_prefix(self, ids: tuple[int, ...], device: torch.device) -> Any:
         return self.model.backbone(input_ids=torch.tensor([ids], device=device), use_cache=True).past_key_values
 
-    def name_trie(self, categories: Sequence[str], scoring: str = "sum", temperature: float = 1.0) -> NameTrie:
+    def name_trie(self, categories: Sequence[str], scoring: str = "sum", temperature: float | None = None) -> NameTrie:
         """The trie of the answers that name each category, each up to and including its ``<pose>``.
 
         scoring: how names compare: "sum" of their tokens' log-probabilities, as they were trained; "mean" of them; or
         "prior", the sum less that of the same answer to the question asked without an image, so that a name is not
-        chosen for being frequent. temperature: of the softmax over the scores.
+        chosen for being frequent. temperature: of the softmax over the scores; when left out, the one that the model's
+        calibration found for sums, and 1 otherwise.
 
         Raises UserError for no name, one given twice, one without tokens and two that are the same tokens.
         """
@@ -171,6 +173,9 @@ class Engine:
                 raise UserError(f"categories: {category!r} {same}")
             sequences[tokens] = category
         trie = NameTrie.build(list(sequences))
+        if temperature is None:
+            calibration = self.model.calibration
+            temperature = 1.0 if calibration is None or scoring != "sum" else calibration.class_temperature
         try:
             return trie.scored(scoring, temperature, self._prior(trie) if scoring == "prior" else None)
         except ValueError as error:
@@ -204,12 +209,14 @@ class Engine:
         top_k: int = 1,
         distribution: bool = True,
         given: Sequence[int] | None = None,
+        flip: bool = False,
     ) -> list[Naming]:
         """Name each of B images among the trie's N candidates and read its pose, without another prefill.
 
         images: pictures, or what ``pixels`` made of them; top_k: how many of the best names are wanted, with their
         poses; distribution: whether every name's probability is, or only the best names, as exactly and in less time;
-        given: for each image a name at which the pose is read besides.
+        given: for each image a name at which the pose is read besides; flip: whether each pose is read in the mirror
+        image as well, at another prefill's cost, and its logits averaged: a pose reads better by both.
         """
         if len(images) == 0:
             return []
@@ -222,11 +229,15 @@ class Engine:
         extra = np.asarray(np.zeros((len(pixels), 0)) if given is None else np.reshape(given, (-1, 1)), dtype=np.int64)
         find = all_names if distribution else best_names
         best = find(self.model, state, trie, top_k, extra)
-        logits = self.model.pose_head(best.states).float().cpu()
-        namings = []
-        for row, row_logits in enumerate(logits):
-            readings = read_poses(row_logits)
-            count = best.names.shape[1]
+        logits = self.model.pose_head(best.states)
+        if flip:
+            mirrored = self._prefill([prompt] * len(pixels), pixels.flip(-1))
+            states = name_states(self.model, mirrored, trie, np.concatenate([best.names, extra], axis=1))
+            logits = (logits + PoseBins(logits.shape[-1]).mirror(self.model.pose_head(states))) / 2
+        all_readings = read_poses(logits.flatten(0, 1), self.model.calibration)
+        namings, wanted, count = [], logits.shape[1], best.names.shape[1]
+        for row, row_logits in enumerate(logits.float().cpu()):
+            readings = all_readings[row * wanted : (row + 1) * wanted]
             namings.append(
                 Naming(
                     names=tuple(best.names[row].tolist()),
@@ -267,7 +278,7 @@ class Engine:
                 use_cache=True,
             ).last_hidden_state[:, -1]
             if token == self.processor.pose_token_id:
-                answer.readings += read_poses(self.model.pose_head(hidden))
+                answer.readings += read_poses(self.model.pose_head(hidden), self.model.calibration)
             answer.text = self._decode(tokens)
             yield answer
         yield answer

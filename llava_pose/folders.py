@@ -39,15 +39,25 @@ def use_taxonomy_of(source: str) -> None:
 
     Raises UserError when its file is wrong or contradicts one in use.
     """
-    folder = Path(source)
-    if not folder.is_dir():
-        from huggingface_hub import hf_hub_download  # here: folders need none of it
-        from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    file = optional_file(source, taxonomy.FILE_NAME)
+    if file is not None:
+        taxonomy.use_folder(file.parent)
 
-        try:
-            folder = Path(hf_hub_download(source, taxonomy.FILE_NAME)).parent
-        except EntryNotFoundError:
-            return
-        except HfHubHTTPError as error:
-            raise UserError(f"{source}: {taxonomy.FILE_NAME} cannot be fetched: {error}") from error
-    taxonomy.use_folder(folder)
+
+def optional_file(source: str, name: str) -> Path | None:
+    """A file that a model of ``model_source`` may carry, fetched from the hub if it lies there; None where it does not.
+
+    Raises UserError when the hub cannot tell.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    from huggingface_hub import hf_hub_download  # here: folders need none of it
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        return Path(hf_hub_download(source, name))
+    except EntryNotFoundError:
+        return None
+    except HfHubHTTPError as error:
+        raise UserError(f"{source}: {name} cannot be fetched: {error}") from error

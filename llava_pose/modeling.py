@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from .bins import PoseBins
+from .calibration import Calibration
 from .configuration import IGNORED_LABEL, LlavaPoseConfig
 
 
@@ -81,6 +82,8 @@ class PoseModelMixin:
     model: Any
     lm_head: nn.Module
     pose_head: PoseHead
+    calibration: Calibration | None = None
+    """What makes its confidence mean what it says; None where it was never fitted."""
 
     # Trainer then hands in the number of supervised tokens of the whole batch and leaves the division to forward.
     accepts_loss_kwargs = True

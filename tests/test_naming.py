@@ -12,6 +12,7 @@ from PIL import Image
 from llava_pose import conversation, decoding
 from llava_pose import engine as engine_module
 from llava_pose.bins import PoseBins
+from llava_pose.calibration import Calibration, Curve
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.processing import assistant_message, user_message
@@ -36,12 +37,14 @@ def pictures():
     return [Image.fromarray(rng.integers(0, 256, (40 + 9 * i, 50, 3), dtype=np.uint8)) for i in range(4)]
 
 
-def pose_logits(engine, picture, category):
+def pose_logits(engine, picture, category, mirrored=False):
     """The pose logits of a whole forward pass over the question and the answer that names this category."""
     talk = [*conversation.naming_messages(), assistant_message(conversation.naming_answer(category))]
     ids = torch.from_numpy(engine.processor.encode(talk)[0])[None]
     with torch.no_grad():
-        return engine.model(input_ids=ids, pixel_values=engine.processor.pixels([picture])).pose_logits[0].numpy()
+        pixels = engine.processor.pixels([picture])
+        pixels = pixels.flip(-1) if mirrored else pixels
+        return engine.model(input_ids=ids, pixel_values=pixels).pose_logits[0].numpy()
 
 
 def assert_same(first, second, atol=1e-4):
@@ -267,3 +270,36 @@ def test_threads_that_share_an_engine_get_what_one_alone_gets(released_pair, pic
         for i, naming, text in zip(jobs, namings, answers, strict=True):
             assert_same(naming, expected[i], atol=1e-6)
             assert text == texts[i]
+
+
+@pytest.mark.parametrize("distribution", [True, False])
+def test_flipping_averages_the_logits_of_the_picture_and_of_its_mirror_image_mapped_back(
+    engine, pictures, distribution
+):
+    trie = engine.name_trie(CATEGORIES)
+    namings = engine.name(pictures, trie, top_k=2, distribution=distribution, given=[1, 2, 3, 4], flip=True)
+    plain = engine.name(pictures, trie, top_k=2, distribution=distribution, given=[1, 2, 3, 4])
+    for picture, naming, without in zip(pictures, namings, plain, strict=True):
+        assert naming.names == without.names
+        np.testing.assert_array_equal(naming.probabilities, without.probabilities)
+        for place, index in enumerate(naming.names):
+            straight, back = (pose_logits(engine, picture, CATEGORIES[index], way) for way in (False, True))
+            back[[0, 2]] = back[[0, 2], ::-1]
+            np.testing.assert_allclose(naming.pose_logits[place], (straight + back) / 2, atol=1e-4)
+            assert not np.allclose(naming.pose_logits[place], straight, atol=1e-3)
+
+
+def test_a_calibrated_model_brings_its_temperature_and_its_confidence(released_pair, pictures):
+    model = copy.copy(released_pair[0])
+    model.calibration = Calibration(40, Curve(0.5, 0.1), Curve(1.0, 0.3), Curve(1.0, 0.0), 2.5, 100, "data", "val")
+    engine, own = Engine(model, released_pair[1]), Engine(*released_pair)
+    [found] = engine.name(pictures[:1], engine.name_trie(CATEGORIES))
+    [plain] = own.name(pictures[:1], own.name_trie(CATEGORIES))
+    [asked] = engine.name(pictures[:1], engine.name_trie(CATEGORIES, temperature=1.0))
+    sharpened = found.probabilities**2.5
+    np.testing.assert_allclose(sharpened / sharpened.sum(), plain.probabilities, atol=1e-6)
+    np.testing.assert_allclose(asked.probabilities, plain.probabilities, atol=1e-6)
+    assert found.reading.calibrated and not plain.reading.calibrated
+    assert found.reading.confidence == pytest.approx(float(model.calibration.hit(plain.reading.confidence)))
+    # The temperature was fitted to sums: another way of scoring keeps its own scale.
+    assert engine.name_trie(CATEGORIES, "mean").temperature == 1.0
