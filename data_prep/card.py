@@ -3,12 +3,15 @@ datasets read, with a picture of how the angles spread."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 from data_prep.files import write_atomic
 from data_prep.rows import Cut
+from data_prep.shards import checksum
 from data_prep.source import Source
 from data_prep.summary import ANGLES, STEP, Tally
 from llava_pose import __version__
@@ -28,6 +31,7 @@ size_categories:
 - {magnitude}
 configs:
 - config_name: default
+  description: {stamp}
   data_files:
 {files}
 crop: {crop}
@@ -84,15 +88,37 @@ MAGNITUDES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_00
 SKIPPED_FILE = "skipped.jsonl"
 
 
-def write_card(folder: Path, source: Source, cut: Cut, tallies: dict[str, Tally]) -> None:
-    """Write README.md and angles.png into a data folder. ``tallies``: by split."""
+def write_card(folder: Path, source: Source, cut: Cut, tallies: dict[str, Tally], checksums: dict[str, int]) -> None:
+    """Write README.md and angles.png into a data folder. ``tallies``: by split; ``checksums``: by shard."""
     write_atomic(folder / "angles.png", angles_picture(tallies))
     listed = (folder / SKIPPED_FILE).exists()
-    write_atomic(folder / "README.md", card_text(source, cut, tallies, listed).encode())
+    write_atomic(folder / "README.md", card_text(source, cut, tallies, stamp(checksums), listed).encode())
 
 
-def card_text(source: Source, cut: Cut, tallies: dict[str, Tally], listed: bool) -> str:
-    """The card. ``listed``: whether a file lists what was left out because of a mistake."""
+def stamp(checksums: dict[str, int]) -> str:
+    """What tells the content of one data folder from that of another.
+
+    ``datasets`` keeps what it has opened under a digest of the card's header, and of nothing else: without a stamp it
+    would show a folder's earlier content again, or that of another folder of the same name.
+    """
+    digest = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
+    return f"{len(checksums)} shards, digest {digest[:16]}"
+
+
+def renew_stamp(folder: Path) -> None:
+    """Set the stamp of a data folder's card anew, after its shards have been changed."""
+    card = folder / "README.md"
+    if card.is_file():
+        checksums = {path.name: checksum(path) for path in folder.glob("*-*-of-*.parquet")}
+        text = card.read_text(encoding="utf-8")
+        renewed = re.sub(
+            r"^  description: .*$", f"  description: {stamp(checksums)}", text, count=1, flags=re.MULTILINE
+        )
+        write_atomic(card, renewed.encode())
+
+
+def card_text(source: Source, cut: Cut, tallies: dict[str, Tally], stamped: str, listed: bool) -> str:
+    """The card. ``stamped``: see ``stamp``; ``listed``: whether a file lists what was left out because of a mistake."""
     total = Tally()
     for tally in tallies.values():
         total.add(tally)
@@ -113,6 +139,7 @@ def card_text(source: Source, cut: Cut, tallies: dict[str, Tally], listed: bool)
         heading=f"{source.name}: {TITLES[cut.kind]} with 3D poses",
         magnitude=next((name for most, name in MAGNITUDES.items() if total.rows < most), "1M<n<10M"),
         files="\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in tallies),
+        stamp=stamped,
         crop=cut.kind,
         kind=kind,
         how=source.how,

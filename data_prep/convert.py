@@ -30,6 +30,7 @@ from data_prep.source import SPLITS, Problem, Source, Task, limited
 from data_prep.summary import Tally, summary_lines
 from data_prep.workfolder import WorkFolder
 from llava_pose import __version__, taxonomy
+from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError
 from llava_pose.scene import features
 
@@ -165,7 +166,8 @@ def finish(
     if skipped:
         lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in skipped)
         write_atomic(work.shards / SKIPPED_FILE, lines.encode(errors="surrogateescape"))
-    write_card(work.shards, source, settings.cut, tallies)
+    checksums = {job.shard: done[job].checksum for job in jobs}
+    write_card(work.shards, source, settings.cut, tallies, checksums)
     taxonomy.write_into(work.shards)
     work.finish()
     for problem in problems:
@@ -173,25 +175,17 @@ def finish(
     return [line for split, tally in tallies.items() for line in summary_lines(split, tally)]
 
 
-def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
-
-
-def argument_parser(description: str) -> argparse.ArgumentParser:
+def argument_parser(description: str) -> CommandParser:
     """A parser with the flags that all data sets share; a script adds its own."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = CommandParser(description=description)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set as it was released")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     parser.add_argument("--crop", choices=["object", "box", "scene"], default="object")
-    parser.add_argument("--size", type=positive, help="side of an object or box crop in pixels (default 512)")
+    parser.add_argument("--size", type=whole_number, help="side of an object or box crop in pixels (default 512)")
     parser.add_argument("--categories", type=Path, help="file of the category names to keep, one a line")
     parser.add_argument("--taxonomy", type=Path, help="file of categories of your own (YAML or JSON)")
-    parser.add_argument("--limit", type=positive, help="at most this many images a split, from all categories")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1)
+    parser.add_argument("--limit", type=whole_number, help="at most this many images a split, from all categories")
+    parser.add_argument("--workers", type=whole_number, default=os.cpu_count() or 1)
     parser.add_argument("--on-error", choices=["stop", "skip"], default="stop", help="what a mistake in the data does")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
     return parser

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.caption_files import released_caption
 from data_prep.convert import argument_parser, convert, settings_from
 from data_prep.layout import paths_of, read_lists
 from data_prep.source import Problem, Reading, Source, Task
 from llava_pose.annotations import FieldError, read_each, skip_reason
 from llava_pose.errors import UserError, run_cli
-from llava_pose.scene import posed_object
+from llava_pose.scene import PosedObject, posed_object
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,12 @@ class ImageNet3D(Source):
     categories: frozenset[str] | None = None
 
     name = "ImageNet3D"
-    licence = "other"
-    how = "The objects that the data set's authors leave out are left out."
+    licence = "cc-by-nc-4.0"
+    how = (
+        "Read from the data set's images, annotations and official lists. What its authors leave out is left out: "
+        "objects without a status, of status bad, marked to be ignored, or without a distance above 0. The images are "
+        "ImageNet's."
+    )
 
     def splits(self) -> dict[str, list[Task]]:
         """The images of the official lists."""
@@ -42,8 +47,13 @@ class ImageNet3D(Source):
         return read_lists(self.root, self.categories)[1]
 
     def files(self, task: Task) -> list[Path]:
-        """The image and its npz."""
-        return list(paths_of(task, self.root))
+        """The image, its npz and what may hold its caption."""
+        beside = (self.root / "captions" / task.folder / f"{task.name}{suffix}" for suffix in (".txt", ".json"))
+        return [*paths_of(task, self.root), *beside, self.root / "captions.json", self.root / "captions.jsonl"]
+
+    def caption(self, task: Task, objects: Sequence[PosedObject]) -> tuple[str, tuple[int, ...]] | None:
+        """The caption that lies beside the data."""
+        return released_caption(self.root, task.folder, task.name, objects)
 
     def where(self, task: Task, object_id: int) -> str:
         """The npz and the object's index in it."""

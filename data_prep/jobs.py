@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from data_prep.files import write_atomic
 from data_prep.rows import Cut, rows_of
-from data_prep.shards import ShardWriter, shard_name
+from data_prep.shards import ShardWriter, checksum, shard_name
 from data_prep.source import Problem, Source, Task
 from data_prep.summary import ANGLES, Tally
 from llava_pose.errors import UserError
@@ -73,9 +73,10 @@ class Workshop:
 
 @dataclass
 class Report:
-    """What a finished job counted and found wrong. ``inputs``: see ``fingerprint``."""
+    """What a finished job counted and found wrong. ``inputs``: see ``fingerprint``; ``checksum``: of its shard."""
 
     inputs: str
+    checksum: int = 0
     tally: Tally = field(default_factory=Tally)
     problems: list[tuple[str, Problem]] = field(default_factory=list)
     """With the image's name."""
@@ -83,7 +84,7 @@ class Report:
     def to_json(self) -> bytes:
         """The report as a file's content."""
         problems = [(image_id, vars(problem)) for image_id, problem in self.problems]
-        values = {"inputs": self.inputs, "tally": vars(self.tally), "problems": problems}
+        values = {**vars(self), "tally": vars(self.tally), "problems": problems}
         return json.dumps(values, ensure_ascii=False).encode(errors="surrogateescape")
 
     @classmethod
@@ -94,7 +95,7 @@ class Report:
         except (OSError, ValueError):
             return None
         problems = [(image_id, Problem(**problem)) for image_id, problem in values["problems"]]
-        return cls(values["inputs"], Tally.from_json(values["tally"]), problems)
+        return cls(values["inputs"], values["checksum"], Tally.from_json(values["tally"]), problems)
 
 
 def fingerprint(job: Job, source: Source) -> str:
@@ -115,17 +116,25 @@ def process(task: Task, source: Source, settings: Settings) -> tuple[list[dict[s
     """The rows of one image, the objects left out by reason, and what is wrong with it."""
     try:
         reading = source.read(task)
-        wanted = settings.categories
-        objects = [item for item in reading.objects if wanted is None or item.category in wanted]
-        skipped, problems = Counter(reading.skipped), list(reading.problems)
-        if len(objects) < len(reading.objects):
-            skipped["category not asked for"] += len(reading.objects) - len(objects)
-        if not objects:
-            return [], skipped, problems
-        rows, unshown = rows_of(reading.image, objects, task, partial(source.where, task), settings.cut)
-        return rows, skipped, problems + unshown
     except UserError as error:
-        return [], Counter(), [Problem("image with a file in error", str(error))]
+        return [], Counter(), [Problem("annotations in error", str(error))]
+    wanted = settings.categories
+    objects = [item for item in reading.objects if wanted is None or item.category in wanted]
+    skipped, problems = Counter(reading.skipped), list(reading.problems)
+    if len(objects) < len(reading.objects):
+        skipped["category not asked for"] += len(reading.objects) - len(objects)
+    if not objects:
+        return [], skipped, problems
+    caption = None
+    try:
+        caption = source.caption(task, reading.objects)
+    except UserError as error:
+        problems.append(Problem("caption in error", str(error)))
+    try:
+        rows, unshown = rows_of(reading.image, objects, task, partial(source.where, task), settings.cut, caption)
+    except UserError as error:
+        return [], skipped, [*problems, Problem("image in error", str(error))]
+    return rows, skipped, problems + unshown
 
 
 def make_shard(job: Job, shop: Workshop, advance: Callable[[], object]) -> Report:
@@ -148,6 +157,7 @@ def make_shard(job: Job, shop: Workshop, advance: Callable[[], object]) -> Repor
             for row in rows:
                 writer.add(row)
             advance()
+    report.checksum = checksum(writer.path)
     report.tally.add_poses(poses)
     write_atomic(shop.folder / REPORTS / job.report, report.to_json())
     return report

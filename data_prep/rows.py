@@ -41,12 +41,22 @@ class Cut:
         return object_region(item, self.by_viewport) if self.kind == "object" else box_region(item)
 
 
+Caption = tuple[str, tuple[int, ...]]
+"""A caption, and the ``object_id`` of each of its ``<pose>`` marks."""
+
+
 def rows_of(
-    path: Path, objects: Sequence[PosedObject], task: Task, where: Callable[[int], str], cut: Cut
+    path: Path,
+    objects: Sequence[PosedObject],
+    task: Task,
+    where: Callable[[int], str],
+    cut: Cut,
+    caption: Caption | None = None,
 ) -> tuple[list[dict[str, Any]], list[Problem]]:
     """The rows that show these objects, and a problem for every object that cannot be shown.
 
-    ``where(object_id)`` is how a message names an object's annotation.
+    ``where(object_id)`` is how a message names an object's annotation. ``caption``: the data set's own, used where the
+    row shows all that it speaks of, and a crop nothing else; the other rows get one by the template.
 
     Raises:
         UserError: the image is missing, damaged, animated or too large.
@@ -62,20 +72,23 @@ def rows_of(
     if not shown:
         return [], problems
     if cut.kind == "scene":
-        caption, marks = template_caption(shown, task.image_id)
-        record = PosedImage(None, task.image_id, file.width, file.height, tuple(shown), caption, marks)
+        if caption is None or not set(caption[1]) <= {item.object_id for item in shown}:
+            caption = template_caption(shown, task.image_id)
+        record = PosedImage(None, task.image_id, file.width, file.height, tuple(shown), *caption)
         return [with_image(record, stored_or_encoded(file))], problems
     pixels, factor = decode(file, max(cut.size / cut.region(item).side for item in shown))
     rows = []
     for item in shown:
         try:
-            rows.append(crop_row(pixels, factor, item, task, cut))
+            rows.append(crop_row(pixels, factor, item, task, cut, caption))
         except UserError as error:
             problems.append(Problem("object outside the crop", f"{where(item.object_id)}.{error}"))
     return rows, problems
 
 
-def crop_row(pixels: Pixels, factor: int, item: PosedObject, task: Task, cut: Cut) -> dict[str, Any]:
+def crop_row(
+    pixels: Pixels, factor: int, item: PosedObject, task: Task, cut: Cut, caption: Caption | None
+) -> dict[str, Any]:
     """A crop of one object, out of an image decoded ``factor`` times smaller than the pixels of its annotation.
 
     Raises:
@@ -84,8 +97,9 @@ def crop_row(pixels: Pixels, factor: int, item: PosedObject, task: Task, cut: Cu
     region = on_grid(cut.region(item).scaled(1 / factor), cut.size)
     shown = crop_object(item, region.scaled(factor), cut.size)
     crop = crop_image(pixels, region, cut.size)
-    caption, marks = template_caption([shown], f"{task.image_id}#{item.object_id}")
-    record = PosedImage(None, task.image_id, cut.size, cut.size, (shown,), caption, marks)
+    if caption is None or set(caption[1]) != {item.object_id}:
+        caption = template_caption([shown], f"{task.image_id}#{item.object_id}")
+    record = PosedImage(None, task.image_id, cut.size, cut.size, (shown,), *caption)
     return with_image(record, encode(crop))
 
 

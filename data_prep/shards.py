@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ ROWS_PER_GROUP = 64
 def shard_name(split: str, index: int, count: int) -> str:
     """The file name of one of ``count`` shards of a split, in the form that datasets and the hub know."""
     return f"{split}-{index:05d}-of-{count:05d}.parquet"
+
+
+def checksum(path: Path) -> int:
+    """The CRC-32 of a file."""
+    total = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            total = zlib.crc32(block, total)
+    return total
 
 
 def open_shard(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -72,6 +73,16 @@ class Source(ABC):
     def list_problems(self) -> list[Problem]:
         """What is wrong with the lists, and left out by ``splits``."""
         return []
+
+    def caption(self, task: Task, objects: Sequence[PosedObject]) -> tuple[str, tuple[int, ...]] | None:
+        """The caption that the data set has for an image, and the ``object_id`` of each of its ``<pose>`` marks.
+
+        ``objects``: all that ``read`` returned. None where there is no caption.
+
+        Raises:
+            UserError: a caption is there and cannot be used; the message names its file and mark.
+        """
+        return None
 
     @abstractmethod
     def files(self, task: Task) -> list[Path]:

@@ -26,15 +26,17 @@ _MAX_ANGLE = 4 * math.pi
 def skip_reason(annotation: dict[str, Any]) -> str | None:
     """Why the dataset's authors leave this object out, or None where they use it.
 
-    They skip objects without ``object_status``, with ``status_bad``, and with ``distance`` at or below 0.
+    They skip objects without ``object_status``, with ``status_bad``, with ``distance`` at or below 0, and those that
+    they mark by ``ignore``, where an annotation has that field.
     """
     if annotation.get("object_status") is None:
         return "no object_status"
     if annotation["object_status"] == "status_bad":
         return "status_bad"
-    if "distance" in annotation and annotation["distance"] <= 0:
+    distance = annotation.get("distance")
+    if isinstance(distance, int | float) and distance <= 0:
         return "distance <= 0"
-    return None
+    return "ignore" if annotation.get("ignore") else None
 
 
 def _number(value: Any) -> float:
@@ -110,14 +112,16 @@ class FieldError(UserError):
 def check_annotation(annotation: dict[str, Any], where: str) -> dict[str, Any]:
     """One object's dict with its documented fields checked; fields that are None count as missing.
 
-    ``where`` names file and object in messages. An object that will be used (see ``skip_reason``) has every required
-    field.
+    ``where`` names file and object in messages. An object that is left out (see ``skip_reason``) may hold anything, and
+    is returned as it is.
 
     Raises:
         FieldError: a field is missing, of the wrong type, not finite, no angle in radians, no known status, or a box
             without area.
     """
     fields = {name: value for name, value in annotation.items() if value is not None}
+    if skip_reason(fields) is not None:
+        return fields
     for name, check in _CHECKS.items():
         if name not in fields:
             continue
@@ -125,8 +129,7 @@ def check_annotation(annotation: dict[str, Any], where: str) -> dict[str, Any]:
             fields[name] = check(fields[name])
         except (ValueError, OverflowError) as error:
             raise FieldError(where, name, f"{error}, found {reprlib.repr(fields[name])}") from error
-    if skip_reason(fields) is None:
-        _check_complete(fields, where)
+    _check_complete(fields, where)
     return fields
 
 
@@ -166,8 +169,8 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
     """Read an ImageNet3D annotation file without running anything that is in it.
 
     Returns a dict an object, in file order, of plain Python values. Optional fields that the file lacks stay
-    missing. Objects that the authors leave out (see ``skip_reason``) are returned too, and may lack any
-    field.
+    missing. Objects that the authors leave out (see ``skip_reason``) are returned too, as they are: they
+    may lack any field, or hold nonsense.
 
     Raises:
         UserError: the file is missing, no npz, too large or holds more than plain data (nothing of it is

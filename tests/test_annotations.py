@@ -138,6 +138,11 @@ def test_entries_that_are_no_dicts_are_refused(tmp_path):
         ({**GOOD, "distance": -1}, "distance <= 0"),
         ({"object_status": "status_bad"}, "status_bad"),
         ({}, "no object_status"),
+        ({**GOOD, "ignore": 1}, "ignore"),
+        ({**GOOD, "ignore": np.bool_(True)}, "ignore"),
+        ({**GOOD, "ignore": 0}, None),
+        ({**GOOD, "object_status": "status_bad", "azimuth": math.nan, "bbox": "none"}, "status_bad"),
+        ({**GOOD, "distance": 0, "theta": "none"}, "distance <= 0"),
     ],
 )
 def test_objects_that_the_authors_skip_are_returned_with_a_reason(tmp_path, annotation, reason):

@@ -17,6 +17,7 @@ from datasets import load_dataset
 
 import data_prep.convert
 from data_prep import jobs, shards, workfolder
+from data_prep.card import renew_stamp
 from llava_pose.errors import UserError
 from tests.small_release import add_chairs, annotation, contents, convert, rows_of, small_release, write_npz
 
@@ -314,3 +315,28 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path):
     convert(root, tmp_path / "out", "--size", "16")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "release"]
     assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_datasets_tells_folders_of_one_name_and_later_contents_apart(tmp_path):
+    """It keeps what it has opened by the header of the card alone."""
+    root = small_release(tmp_path / "release")
+    convert(root, tmp_path / "one/out", "--size", "32")
+    assert load_dataset(str(tmp_path / "one/out"), split="val")[0]["objects"][0]["azimuth"] == 1.0
+    write_npz(root / "annotations/car/n04.npz", annotation(azimuth=2.0))
+    convert(root, tmp_path / "two/out", "--size", "32")
+    assert load_dataset(str(tmp_path / "two/out"), split="val")[0]["objects"][0]["azimuth"] == 2.0
+    convert(root, tmp_path / "one/out", "--size", "32", "--overwrite")
+    assert load_dataset(str(tmp_path / "one/out"), split="val")[0]["objects"][0]["azimuth"] == 2.0
+
+
+def test_a_changed_shard_is_opened_anew_once_the_card_is_stamped(tmp_path):
+    convert(small_release(tmp_path / "release"), tmp_path / "out", "--size", "32")
+    assert load_dataset(str(tmp_path / "out"), split="val")[0]["caption"]
+    card = (tmp_path / "out/README.md").read_text()
+    shard = tmp_path / "out/val-00000-of-00001.parquet"
+    shards.rewrite_columns(shard, tmp_path / "new", ["caption"], lambda row: {"caption": "No car <pose>."})
+    os.replace(tmp_path / "new", shard)
+    renew_stamp(tmp_path / "out")
+    assert load_dataset(str(tmp_path / "out"), split="val")[0]["caption"] == "No car <pose>."
+    changed = set(card.splitlines()) ^ set((tmp_path / "out/README.md").read_text().splitlines())
+    assert len(changed) == 2 and all(line.startswith("  description: ") for line in changed)

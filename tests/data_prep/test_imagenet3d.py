@@ -219,7 +219,7 @@ def test_skip_leaves_the_bad_file_out_and_names_it(tmp_path, capsys):
     convert(root, tmp_path / "out", "--size", "32", "--on-error", "skip")
     printed = capsys.readouterr().out
     assert f"train: in error: {root}/images/car/n01.JPEG: not a readable image" in printed
-    assert "train: left out: image with a file in error: 1" in printed
+    assert "train: left out: image in error: 1" in printed
     assert len(rows_of(tmp_path / "out", "train")) == 1
 
 
