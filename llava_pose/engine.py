@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,19 @@ from .bins import PoseBins
 from .configuration import POSE_TOKEN
 from .decoding import Prefill, all_names, best_names, name_states, score_names
 from .errors import UserError
+from .joint import Goal
 from .processing import assistant_message, user_message, without_marks
 from .reading import PoseReading, read_poses
 from .trie import NameTrie
 
 MAX_NEW_TOKENS = 200
 
-SHARED_PREFIX = 32
-"""The shortest beginning of prompts that is worth running apart: a cache before a prompt needs an attention mask, which
-costs as much as some fifteen tokens of a prompt of 640."""
+SHARED_PREFIX = 16
+"""The shortest beginning of prompts that is kept apart. A shorter one saves some 2% of a prompt of 600 tokens at most,
+and a cache before a prompt brings an attention mask that the prompt alone does without."""
+
+PREFIXES_KEPT = 4
+"""How many such beginnings an engine keeps: mostly one, of the system's words."""
 
 TREE_ATTENTION = ("sdpa", "eager")
 """The attention implementations that honour a mask with a row for each token; others would leave it out silently."""
@@ -85,8 +88,8 @@ class Engine:
     def __init__(self, model: Any, processor: Any):
         self.model = model.eval()
         self.processor = processor
-        # By the tokens and the device; copied before use.
-        self._prefix_cache = lru_cache(maxsize=4)(self._run_prefix)
+        # What prompts began with, run once: never changed, only copied. Threads may at worst do the same work twice.
+        self._prefixes: dict[tuple[torch.device, bytes], Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -145,12 +148,17 @@ class Engine:
         return shared if shared >= SHARED_PREFIX else 0
 
     def _shared_cache(self, ids: np.ndarray, batch: int) -> Any:
-        cache = copy.deepcopy(self._prefix_cache(tuple(ids.tolist()), self.device))
+        key = (self.device, ids.tobytes())
+        kept = self._prefixes.get(key)
+        if kept is None:
+            inputs = torch.from_numpy(ids)[None].to(self.device)
+            kept = self.model.backbone(input_ids=inputs, use_cache=True).past_key_values
+            if len(self._prefixes) >= PREFIXES_KEPT:
+                self._prefixes.clear()
+            self._prefixes[key] = kept
+        cache = copy.deepcopy(kept)
         cache.batch_repeat_interleave(batch)
         return cache
-
-    def _run_prefix(self, ids: tuple[int, ...], device: torch.device) -> Any:
-        return self.model.backbone(input_ids=torch.tensor([ids], device=device), use_cache=True).past_key_values
 
     def name_trie(self, categories: Sequence[str], scoring: str = "sum", temperature: float | None = None) -> NameTrie:
         """The trie of the answers that name each category, each up to and including its ``<pose>``.
@@ -210,31 +218,26 @@ class Engine:
         distribution: bool = True,
         given: Sequence[int] | None = None,
         flip: bool = False,
+        goal: Goal = "hits",
     ) -> list[Naming]:
         """Name each of B images among the trie's N candidates and read its pose, without another prefill.
 
         images: pictures, or what ``pixels`` made of them; top_k: how many of the best names are wanted, with their
-        poses; distribution: whether every name's probability is, or only the best names, as exactly and in less time;
-        given: for each image a name at which the pose is read besides; flip: whether each pose is read in the mirror
-        image as well, at another prefill's cost, and its logits averaged: a pose reads better by both.
+        poses; distribution: whether every name's probability is, or only the best names, as exactly (up to the rounding
+        of the model's precision) and in less time; given: for each image a name at which the pose is read besides;
+        flip: whether each pose is read in the mirror image as well, at another prefill's cost, and its logits averaged:
+        a pose reads better by both; goal: what a pose is chosen for.
         """
         if len(images) == 0:
             return []
-        attention = self.model.config.get_text_config()._attn_implementation
-        if attention not in TREE_ATTENTION:
-            raise UserError(f"attn_implementation: {attention!r} cannot score names; open the model with 'sdpa'")
-        pixels = images if isinstance(images, torch.Tensor) else self.processor.pixels(images)
-        prompt = self.processor.encode(conversation.naming_messages())[0]
-        state = self._prefill([prompt] * len(pixels), pixels)
+        pixels, state = self._ask_for_names(images)
         extra = np.asarray(np.zeros((len(pixels), 0)) if given is None else np.reshape(given, (-1, 1)), dtype=np.int64)
         find = all_names if distribution else best_names
         best = find(self.model, state, trie, top_k, extra)
         logits = self.model.pose_head(best.states)
         if flip:
-            mirrored = self._prefill([prompt] * len(pixels), pixels.flip(-1))
-            states = name_states(self.model, mirrored, trie, np.concatenate([best.names, extra], axis=1))
-            logits = (logits + PoseBins(logits.shape[-1]).mirror(self.model.pose_head(states))) / 2
-        all_readings = read_poses(logits.flatten(0, 1), self.model.calibration)
+            logits = self._with_mirrored(logits, pixels, trie, np.concatenate([best.names, extra], axis=1))
+        all_readings = read_poses(logits.flatten(0, 1), self.model.calibration, goal)
         namings, wanted, count = [], logits.shape[1], best.names.shape[1]
         for row, row_logits in enumerate(logits.float().cpu()):
             readings = all_readings[row * wanted : (row + 1) * wanted]
@@ -251,6 +254,44 @@ class Engine:
                 )
             )
         return namings
+
+    @torch.inference_mode()
+    def read_names(
+        self,
+        images: Sequence[Image.Image] | torch.Tensor,
+        trie: NameTrie,
+        names: Sequence[int],
+        *,
+        flip: bool = False,
+        goal: Goal = "hits",
+    ) -> list[PoseReading]:
+        """The pose of each of B images read at the ``<pose>`` of the one name (B,) of the trie that it is known to
+        have, without any naming; images, flip and goal as for ``name``."""
+        if len(images) == 0:
+            return []
+        pixels, state = self._ask_for_names(images)
+        columns = np.asarray(names, dtype=np.int64).reshape(-1, 1)
+        logits = self.model.pose_head(name_states(self.model, state, trie, columns))
+        if flip:
+            logits = self._with_mirrored(logits, pixels, trie, columns)
+        return read_poses(logits[:, 0], self.model.calibration, goal)
+
+    def _ask_for_names(self, images: Sequence[Image.Image] | torch.Tensor) -> tuple[torch.Tensor, Prefill]:
+        """The images' pixels, and the question for a name run on them."""
+        attention = self.model.config.get_text_config()._attn_implementation
+        if attention not in TREE_ATTENTION:
+            raise UserError(f"attn_implementation: {attention!r} cannot score names; open the model with 'sdpa'")
+        pixels = images if isinstance(images, torch.Tensor) else self.processor.pixels(images)
+        prompt = self.processor.encode(conversation.naming_messages())[0]
+        return pixels, self._prefill([prompt] * len(pixels), pixels)
+
+    def _with_mirrored(
+        self, logits: torch.Tensor, pixels: torch.Tensor, trie: NameTrie, names: np.ndarray
+    ) -> torch.Tensor:
+        """Pose logits (B, K, 3, bins) averaged with those read at the same names (B, K) in the mirror images."""
+        _, mirrored = self._ask_for_names(pixels.flip(-1))
+        states = name_states(self.model, mirrored, trie, names)
+        return (logits + PoseBins(logits.shape[-1]).mirror(self.model.pose_head(states))) / 2
 
     @torch.inference_mode()
     def stream(

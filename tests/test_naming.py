@@ -244,11 +244,19 @@ def test_a_beginning_that_prompts_share_is_run_once_and_changes_nothing(engine, 
     torch.testing.assert_close(shared, alone, rtol=0, atol=1e-4)
 
 
+def test_few_beginnings_are_kept(engine):
+    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for number in range(2 * engine_module.PREFIXES_KEPT):
+        words = {"role": "system", "content": [{"type": "text", "text": f"Assistant number {number} " * 5}]}
+        engine.prefill([[words, user_message("What?", images=1)]], pixels)
+        assert 1 <= len(engine._prefixes) <= engine_module.PREFIXES_KEPT
+
+
 def test_nothing_is_shared_where_prompts_begin_unlike_or_with_the_image(engine):
     def shared(*prompts):
         return engine._shared_length([engine.processor.encode(prompt)[0] for prompt in prompts])
 
-    assert shared(with_system("What?"), with_system("Where?")) >= 32
+    assert shared(with_system("What?"), with_system("Where?")) >= engine_module.SHARED_PREFIX
     assert shared(with_system("What?"), [user_message("Where?", images=1)]) == 0
     assert shared([user_message("What?", images=1)]) == 0, "too short to pay"
     assert shared([SYSTEM, user_message("No image, " * 20)]) == 0
@@ -303,3 +311,19 @@ def test_a_calibrated_model_brings_its_temperature_and_its_confidence(released_p
     assert found.reading.confidence == pytest.approx(float(model.calibration.hit(plain.reading.confidence)))
     # The temperature was fitted to sums: another way of scoring keeps its own scale.
     assert engine.name_trie(CATEGORIES, "mean").temperature == 1.0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("distribution", [True, False])
+def test_a_gpu_names_as_the_cpu_does_from_page_locked_pixels(released_pair, pictures, distribution):
+    cpu = Engine(*released_pair)
+    gpu = Engine(copy.deepcopy(released_pair[0]).to("cuda"), released_pair[1])
+    pixels = gpu.pixels(pictures)
+    assert pixels.is_pinned()
+    trie, given = cpu.name_trie(CATEGORIES), [0, 1, 2, 3]
+    expected = cpu.name(pictures, trie, top_k=2, distribution=distribution, given=given)
+    for first, second in zip(
+        gpu.name(pixels, trie, top_k=2, distribution=distribution, given=given), expected, strict=True
+    ):
+        assert_same(first, second, atol=1e-3)
