@@ -41,8 +41,8 @@ from llava_pose.errors import run_cli
 
 NAMES = 200
 LLAVA_7B = Size(hidden=4096, layers=32, heads=32, vocabulary=32064, images=16, repetitions=9)
-SMALL = Size(hidden=512, layers=8, heads=4, vocabulary=1024, images=2)
-QUICK = Size(hidden=256, layers=4, heads=4, vocabulary=1024, images=2, repetitions=3, names_timed=3)
+SMALL = Size(hidden=512, layers=8, heads=4, vocabulary=1024, images=2, names_timed=3)
+QUICK = Size(hidden=256, layers=4, heads=4, vocabulary=1024, images=2, names_timed=2)
 
 
 def main() -> None:
