@@ -18,13 +18,21 @@ from llava_pose.errors import UserError
 Result = TypeVar("Result")
 
 
-class Crew:
-    """``workers`` processes, or this one alone for 1. A context manager; they start with the first work."""
+_TICK = 0.2  # seconds
 
-    def __init__(self, workers: int) -> None:
+
+class Crew:
+    """``workers`` processes, or this one alone for 1. A context manager; they start with the first work.
+
+    Each process calls ``prepare(*tools)`` before its first piece.
+    """
+
+    def __init__(self, workers: int, prepare: Callable[..., object] | None = None, tools: tuple[Any, ...] = ()) -> None:
         self.workers = workers
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, context, _watch_parent) if workers > 1 else None
+        self._pool = ProcessPoolExecutor(workers, context, _begin, (prepare, tools)) if workers > 1 else None
+        if self._pool is None and prepare is not None:
+            prepare(*tools)
 
     def __enter__(self) -> Crew:
         return self
@@ -35,8 +43,15 @@ class Crew:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def run(self, function: Callable[..., Result], pieces: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    def run(
+        self,
+        function: Callable[..., Result],
+        pieces: Iterable[tuple[Any, ...]],
+        tick: Callable[[], object] | None = None,
+    ) -> Iterator[Result]:
         """``function(*piece)`` of every piece, as they are done, with few of them on their way at a time.
+
+        While others work, ``tick`` is called a few times a second, and before each result.
 
         Raises UserError when a process has been killed, most likely for its memory.
         """
@@ -47,7 +62,9 @@ class Crew:
         try:
             pending = {self._submit(self._pool, function, piece) for piece in islice(ahead, 4 * self.workers)}
             while pending:
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                done, pending = wait(pending, timeout=None if tick is None else _TICK, return_when=FIRST_COMPLETED)
+                if tick is not None:
+                    tick()
                 pending |= {self._submit(self._pool, function, piece) for piece in islice(ahead, len(done))}
                 for future in done:
                     yield future.result()
@@ -62,6 +79,12 @@ class Crew:
             return pool.submit(function, *piece)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _begin(prepare: Callable[..., object] | None, tools: tuple[Any, ...]) -> None:
+    _watch_parent()
+    if prepare is not None:
+        prepare(*tools)
 
 
 def _watch_parent() -> None:
