@@ -14,7 +14,7 @@ from data_prep.rows import Cut
 from data_prep.shards import checksum
 from data_prep.source import Source
 from data_prep.summary import ANGLES, STEP, Tally
-from llava_pose import __version__
+from llava_pose import __version__, taxonomy
 
 CARD = """\
 ---
@@ -59,7 +59,7 @@ crop: {crop}
   Rz(−azimuth)` turns the object's frame into the camera's, which looks along −z with x right and y up.
 - Boxes, the object's origin (`px`, `py`) and the focal length (`viewport`) are pixels of the image in the row, measured
   from its upper left corner; `distance` is in units of the object's own size.
-- Images are as they were stored: an EXIF rotation is not applied, because annotations refer to stored pixels.
+{own}- Images are as they were stored: an EXIF rotation is not applied, because annotations refer to stored pixels.
 
 ## Licence
 
@@ -75,6 +75,9 @@ data = load_dataset("FOLDER")  # or the name under which it is published
 ```
 
 Made by LLaVA-pose {version}.
+"""
+OWN_CATEGORIES = """\
+- `taxonomy.json` defines the categories, spoken forms and meta-classes that LLaVA-pose does not bring along itself.
 """
 KINDS = {
     "object": "A row is one object: the image scaled by distance / 4{by_viewport}, 512 × 512 around the object's "
@@ -146,6 +149,7 @@ def card_text(source: Source, cut: Cut, tallies: dict[str, Tally], stamped: str,
         splits=" | ".join(tallies),
         rule="---|" * len(tallies),
         counts="\n".join(f"| {name} | {' | '.join(f'{n:,}' for n in values)} |" for name, values in counts.items()),
+        own=OWN_CATEGORIES if taxonomy.file_text() else "",
         skipped=f"\nEvery mistake in the data is named in `{SKIPPED_FILE}`.\n" if listed else "",
         version=__version__,
     )

@@ -255,7 +255,7 @@ def suite_under(root: Path, asked: str | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
-    parser = argument_parser("Turn StanfordCars3D or CompCars3D into Parquet shards.")
+    parser = argument_parser(__doc__)
     parser.add_argument("--suite", choices=list(IMAGES), help="which of the two (default: the one that is there)")
     parser.add_argument("--version", type=int, choices=[1, 2], default=1, help="2: annotations improved by the authors")
     parser.add_argument("--boxes", choices=["cad", "image"], help="where boxes come from (default: cad if it is there)")

@@ -175,9 +175,9 @@ def finish(
     return [line for split, tally in tallies.items() for line in summary_lines(split, tally)]
 
 
-def argument_parser(description: str) -> CommandParser:
-    """A parser with the flags that all data sets share; a script adds its own."""
-    parser = CommandParser(description=description)
+def argument_parser(description: str | None) -> CommandParser:
+    """A parser with the flags that all data sets share; a script adds its own. ``description``: the script's own."""
+    parser = CommandParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder of the data set as it was released")
     parser.add_argument("--out", type=Path, required=True, help="data folder to write")
     parser.add_argument("--crop", choices=["object", "box", "scene"], default="object")
@@ -198,6 +198,8 @@ def settings_from(options: argparse.Namespace, by_viewport: bool = False) -> Set
     """
     if options.crop == "scene" and options.size is not None:
         raise UserError("--size: whole scenes keep their size; give it with --crop object or box")
+    if not options.root.is_dir():
+        raise UserError(f"{options.root}: root folder does not exist")
     if options.taxonomy is not None:
         taxonomy.use_file(options.taxonomy)
     taxonomy.use_folder(options.root)

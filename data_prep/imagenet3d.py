@@ -80,7 +80,7 @@ class ImageNet3D(Source):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
-    options = argument_parser("Turn the ImageNet3D layout into Parquet shards.").parse_args(argv)
+    options = argument_parser(__doc__).parse_args(argv)
     settings = settings_from(options)
     convert(ImageNet3D(options.root, settings.categories), options.out, settings)
 

@@ -239,7 +239,7 @@ def at_least_0(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
-    parser = argument_parser("Turn KITTI's cars into Parquet shards.")
+    parser = argument_parser(__doc__)
     parser.add_argument(
         "--min-side", type=at_least_0, default=100.0, help="a box's short side is above this (default 100)"
     )

@@ -53,8 +53,10 @@ def read_list(path: Path, folder: str, problems: list[Problem] | None = None) ->
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: list cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: list cannot be read: not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise UserError(f"{path}: list cannot be read: {error.strerror}") from error
     names: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         name = line.strip()

@@ -63,7 +63,7 @@ class ObjectNet3D(MatSource):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
-    parser = argument_parser("Turn ObjectNet3D into Parquet shards.")
+    parser = argument_parser(__doc__)
     parser.add_argument("--val", choices=["val", "test"], default="val", help="the list of the split val")
     options = parser.parse_args(argv)
     settings = settings_from(options, by_viewport=True)

@@ -95,8 +95,10 @@ class Pascal3D(MatSource):
         path = main / f"{category}_{split}.txt"
         try:
             words = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: list cannot be read: {error}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: list cannot be read: not UTF-8 text (byte {error.start})") from error
+        except OSError as error:
+            raise UserError(f"{path}: list cannot be read: {error.strerror}") from error
         folder = f"{category}_pascal"
         annotated = {file.stem for file in (self.root / "Annotations" / folder).glob("*.mat")}
         return [Task(folder, line[0]) for line in words if line and line[0] in annotated]
@@ -119,7 +121,7 @@ class Pascal3D(MatSource):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and convert."""
-    parser = argument_parser("Turn PASCAL3D+ into Parquet shards.")
+    parser = argument_parser(__doc__)
     parser.add_argument("--part", choices=list(PARTS), help="one part of the release (default: those that are there)")
     parser.add_argument("--clear", action="store_true", help="leave out what is truncated, occluded or difficult")
     options = parser.parse_args(argv)

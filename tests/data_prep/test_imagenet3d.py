@@ -124,7 +124,10 @@ def write_list(root, name, content):
 MISTAKES = {
     "root": (lambda root: shutil.rmtree(root), "release: root folder does not exist"),
     "no lists": (lambda root: shutil.rmtree(root / "lists"), "lists: no image in any {category}_imagenet_train.txt"),
-    "list not text": (lambda root: write_list(root, "car_imagenet_val.txt", b"\xff"), "val.txt: list cannot be read"),
+    "list not text": (
+        lambda root: write_list(root, "car_imagenet_val.txt", b"\xff"),
+        "val.txt: list cannot be read: not UTF-8",
+    ),
     "unknown list": (
         lambda root: write_list(root, "carr_imagenet_val.txt", b"n1\n"),
         "carr_imagenet_val.txt: category: unknown name 'carr'; did you mean car",

@@ -57,14 +57,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_the_card_says_where_the_splits_are_and_what_was_left_of_the_source(folder: Path) -> None:
+def test_the_card_says_where_the_splits_are_how_rows_were_cut_and_who_defines_their_categories(folder: Path) -> None:
     card = DatasetCard.load(folder / "README.md")
     (config,) = card.data.configs
     assert [(entry["split"], entry["path"]) for entry in config["data_files"]] == [
         ("train", "train-*.parquet"),
         ("val", "val-*.parquet"),
     ]
-    assert card.data.to_dict()["crop"] == "object" and "<pose>" in card.text
+    assert card.data.to_dict()["crop"] == "object" and "`taxonomy.json`" in card.text
 
 
 def test_uploaded_and_downloaded_the_folder_is_the_same_and_works_alike(
