@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,17 +58,26 @@ def find_meshes(folder: Path) -> dict[str, list[Path]]:
     if not folder.is_dir():
         raise UserError(f"--meshes {folder}: no such folder")
     found: dict[str, list[Path]] = {}
-    for child in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for child in sorted(path for path in _entries(folder) if path.is_dir()):
         try:
-            category = taxonomy.resolve(child.name)
+            # Some systems store ü as u and two dots: one letter is what a name is written with.
+            category = taxonomy.resolve(unicodedata.normalize("NFC", child.name))
         except UserError as error:
             raise UserError(f"--meshes {child}: {error}") from None
-        files = [path for path in child.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-        found.setdefault(category, []).extend(sorted(path for path in files if not path.name.startswith(".")))
+        files = [path for path in _entries(child) if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+        found.setdefault(category, []).extend(sorted(files))
     found = {category: files for category, files in sorted(found.items()) if files}
     if not found:
         raise UserError(f"--meshes {folder}: no {{category}}/*.{{{','.join(s[1:] for s in SUFFIXES)}}} in it")
     return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, hidden things aside. Raises UserError where that cannot be seen."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"--meshes {folder}: cannot be read ({error.strerror})") from error
 
 
 def digest(keys: dict[str, tuple[str, ...]]) -> str:

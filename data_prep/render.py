@@ -91,7 +91,8 @@ def use_taxonomy(arguments: argparse.Namespace) -> None:
 
 
 def record_of(arguments: argparse.Namespace, categories: Sequence[str]) -> dict[str, Any]:
-    """What a folder must have been begun with to be continued."""
+    """What a folder must have been begun with to be continued; what models is known once they are read."""
+    models = {"models": None} if arguments.meshes is None else {}
     return {
         "version": __version__,
         "images": arguments.images,
@@ -99,6 +100,7 @@ def record_of(arguments: argparse.Namespace, categories: Sequence[str]) -> dict[
         "size": arguments.size,
         "val_fraction": arguments.val_fraction,
         "categories": list(categories),
+        **models,
     }
 
 
@@ -125,18 +127,26 @@ def check_folder(out: Path, wanted: dict[str, Any]) -> None:
         raise UserError(f"--out {out}: begun with {name} {held.get(name)}, not {value}; choose another folder")
 
 
-def take_models(arguments: argparse.Namespace, meshes: dict[str, list[Path]], crew: Crew) -> Stock:
-    """Read the user's models and keep their shapes beside the images. Raises UserError, with nothing left behind."""
+def take_models(
+    arguments: argparse.Namespace, meshes: dict[str, list[Path]], record: dict[str, Any], crew: Crew
+) -> Stock:
+    """Read the user's models, keep their shapes beside the images, and add them to the folder's record.
+
+    Raises UserError, with nothing left behind, where one cannot be used or the folder was begun with others.
+    """
     axes = read_axes(arguments.meshes, arguments.front, meshes)
     store = arguments.out / STORE
     try:
-        return take_stock(crew, arguments.meshes, meshes, axes, store, arguments.on_error)
+        stock = take_stock(crew, arguments.meshes, meshes, axes, store, arguments.on_error)
+        record["models"] = stock.digest
+        check_folder(arguments.out, record)
     except UserError:
-        if not (arguments.out / RECORD).exists():
-            shutil.rmtree(store, ignore_errors=True)
-            with suppress(OSError):
-                arguments.out.rmdir()
+        shutil.rmtree(store, ignore_errors=True)
+        with suppress(OSError):
+            arguments.out.rmdir()  # if this run has made it
         raise
+    record["skipped"] = stock.skipped
+    return stock
 
 
 def make_catalog(arguments: argparse.Namespace, categories: Sequence[str], stock: Stock | None) -> Catalog:
@@ -206,13 +216,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Crew(1 if few else arguments.workers) as crew:
             stock = None
             if meshes is not None:
-                stock = take_models(arguments, {category: meshes[category] for category in categories}, crew)
-            record["models"] = stock and stock.digest
-            check_folder(out, record)
+                wanted = {category: meshes[category] for category in categories}
+                stock = take_models(arguments, wanted, record, crew)
             for leftover in out.rglob(".*.partial"):
                 leftover.unlink()
-            skipped = {"skipped": stock.skipped} if stock else {}
-            write_atomic(out / RECORD, (json.dumps(record | skipped, indent=1) + "\n").encode())
+            write_atomic(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
             taxonomy.write_into(out)
             catalog = make_catalog(arguments, categories, stock)
             render_all(Job(out, arguments.seed, arguments.size, catalog), crew)

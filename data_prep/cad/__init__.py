@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_prep.cad.finish import MAX_FACES, finish
+from data_prep.cad.finishing import MAX_FACES, finish
 from data_prep.cad.glb import read_glb
 from data_prep.cad.model import Beside, BrokenModel, Model, show
 from data_prep.cad.obj import read_obj
@@ -22,6 +22,7 @@ _SIGNS = (
     (rb"glTF", "binary glTF", ".glb"),
     (rb"ply\r?\n", "PLY", ".ply"),
     (rb"\s*(ST)?C?N?4?n?OFF\b", "OFF", ".off"),
+    (rb"\s*solid\b", "STL", ".stl"),
     (rb"\s*(<!doctype|<html|<\?xml)", "a web page or XML", ""),
     (rb"version https://git-lfs", "a Git LFS pointer, not the file itself", ""),
     (rb"PK\x03\x04", "a zip archive", ""),

@@ -31,6 +31,9 @@ def read_glb(data: bytes) -> Model:
         corners = [mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3] for mesh, matrix in meshes]
     except Exception as error:  # trimesh raises whatever a broken file leads it to
         raise BrokenModel(f"{type(error).__name__}: {error}") from error
+    for mesh, _ in meshes:
+        if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+            raise BrokenModel(f"indices up to {mesh.faces.max()}, but its mesh has {len(mesh.vertices)} vertices")
     if not meshes:
         return Model(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64), *plain(0), notes=notes)
     starts = np.cumsum([0, *map(len, corners)])

@@ -59,22 +59,28 @@ class Beside:
 
         Names made elsewhere are met half-way: backslashes, another case, or a folder of another computer before them.
         """
-        parts = name.replace("\\", "/")
-        folder = self._folder.resolve()
-        for candidate in dict.fromkeys((parts, parts.rsplit("/", 1)[-1])):
-            path = self._folder / candidate
-            if not candidate or not path.resolve().is_relative_to(folder):
-                continue
-            found = _any_case(path)
-            self.asked[str((found or path).relative_to(self._folder))] = None
-            if found is not None and found.resolve().is_relative_to(folder):
-                try:
-                    return found.read_bytes()
-                except OSError as error:
-                    notes.append(f"{name!r} cannot be read ({error.strerror})")
-                    return None
+        plain_name = name.replace("\\", "/")
+        try:
+            for candidate in dict.fromkeys((plain_name, plain_name.rsplit("/", 1)[-1])):
+                path = self._find(candidate)
+                if path is not None:
+                    return path.read_bytes()
+        except (OSError, ValueError) as error:  # a ValueError where no file can have the name
+            notes.append(f"{name!r} cannot be read ({error})")
+            return None
         notes.append(f"{name!r} is not in the model's folder")
         return None
+
+    def _find(self, name: str) -> Path | None:
+        folder = self._folder.resolve()
+        path = self._folder / name
+        if not name or not path.resolve().is_relative_to(folder):
+            return None
+        found = _any_case(path)
+        if found is not None and not found.resolve().is_relative_to(folder):
+            return None
+        self.asked[str((found or path).resolve().relative_to(folder))] = None
+        return found
 
 
 def _any_case(path: Path) -> Path | None:

@@ -14,6 +14,7 @@ from data_prep.cad.textures import read_texture
 from data_prep.shapes.mesh import Floats, Material
 
 _DIGITS = b"0123456789"
+_MOST = 2**40  # beyond any count of vertices, and a whole number in all types
 # Options of map_Kd that stand before its file name, and how many words each takes at most.
 _MAP_OPTIONS = {"-s": 3, "-o": 3, "-t": 3, "-mm": 2} | dict.fromkeys(
     ("-blendu", "-blendv", "-boost", "-texres", "-clamp", "-bm", "-imfchan", "-type", "-cc"), 1
@@ -132,15 +133,17 @@ def _alike(faces: list[bytes]) -> NDArray[np.int64] | None:
     joined = b"\n".join(faces)
     patterns = set(joined.translate(None, _DIGITS).split(b"\n"))
     width = len(faces[0].split())
+    if width < 3:
+        return None
     one = faces[0].split()[0].translate(None, _DIGITS)
-    if patterns != {b" ".join([one] * width)} or width < 3 or one not in (b"", b"/", b"//"):
+    if patterns != {b" ".join([one] * width)} or one not in (b"", b"/", b"//"):
         return None
     skips = joined.count(b"//")
     if skips not in (0, len(faces) * width):
         return None
     values = numbers(joined.replace(b"/", b" "))
     size = 1 + len(one) - (skips > 0)
-    if values is None or len(values) != len(faces) * width * size:
+    if values is None or len(values) != len(faces) * width * size or values.max() > _MOST:
         return None
     table = values.astype(np.int64).reshape(len(faces), width, size) - 1
     if size == 1 or skips:
@@ -149,25 +152,26 @@ def _alike(faces: list[bytes]) -> NDArray[np.int64] | None:
 
 
 def _polygon(data: bytes, lines: _Lines, index: int) -> list[tuple[int, int]]:
-    """Vertex and texture vertex of one face's corners, from 0; -1 for no texture vertex."""
-    words = lines.faces[index].split()
-    bases = lines.relative.get(index, (0, 0))
+    """Vertex and texture vertex of one face's corners, from 0; -1 for no texture vertex, -2 for one that is wrong."""
+    before = lines.relative.get(index, (0, 0))
     try:
-        corners = []
-        for word in words:
-            parts = [int(part) if part else None for part in word.split(b"/")[:2]] + [None]
-            vertex, uv = (
-                None if part is None else part - 1 if part > 0 else base + part if part < 0 else -2
-                for part, base in zip(parts, bases, strict=False)
-            )
-            corners.append((-2 if vertex is None else vertex, -1 if uv is None else uv))
+        words = [(*word.split(b"/"), b"") for word in lines.faces[index].split()]
+        corners = [(_index(word[0], before[0]), _index(word[1], before[1])) for word in words]
     except ValueError:
         corners = []
     if len(corners) < 3:
-        raise BrokenModel(
-            f"line {_place(data, b'f', index)}: f {show(lines.faces[index])}: no face of three corners or more"
-        )
+        where = f"line {_place(data, b'f', index)}: f {show(lines.faces[index])}"
+        raise BrokenModel(f"{where}: no face of three corners or more")
     return corners
+
+
+def _index(word: bytes, before: int) -> int:
+    """An index of the file, which counts from 1 or, below 0, back from the last of ``before``."""
+    if not word:
+        return -1
+    value = max(-_MOST, min(int(word), _MOST))
+    place = value - 1 if value > 0 else before + value
+    return place if value and place >= 0 else -2
 
 
 def _looks(lines: _Lines, source: NDArray[np.int64], beside: Beside, notes: list[str]) -> tuple[list[Look], np.ndarray]:
@@ -194,7 +198,7 @@ def _materials(library: str, data: bytes, beside: Beside, notes: list[str]) -> I
     fresh = {"kd": list(GREY.color), "ks": [2 * GREY.specular] * 3, "ns": [GREY.gloss]}
     name, values, image = None, dict(fresh), None
     for place, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1):
-        key, _, rest = line.strip().partition(" ")
+        key, rest = (*line.split(None, 1), "", "")[:2]
         words, key = rest.split(), key.lower()
         if key == "newmtl":
             if name is not None:

@@ -20,7 +20,7 @@ def read_off(data: bytes) -> Model:
         data = re.sub(rb"#[^\r\n]*", b"", data)
     header = _HEADER.match(data)
     if header is None:
-        raise BrokenModel(f"line 1: starts with {show(data[:40].split(bytes([10]))[0])}, not with OFF")
+        raise BrokenModel(f"line 1: starts with {show(data.lstrip()[:20])}, not with OFF")
     if header[4] or header[5] or header[6]:
         raise BrokenModel(f"line 1: {show(header[0].strip())}: only OFF, COFF, NOFF and STOFF as text are read")
     if not header[2]:
@@ -40,9 +40,12 @@ def _triangles_only(body: bytes) -> Model | None:
         return None
     split = 3 + 3 * int(vertices)
     cells = values[split:].reshape(-1, 4)
-    if not (cells[:, 0] == 3).all() or (cells[:, 1:] < 0).any() or (cells[:, 1:] >= vertices).any():
+    corners = cells[:, 1:]
+    if not (
+        (cells[:, 0] == 3).all() and ((corners >= 0) & (corners < vertices) & (np.floor(corners) == corners)).all()
+    ):
         return None
-    return Model(values[3:split].reshape(-1, 3), cells[:, 1:].astype(np.int64), *plain(len(cells)))
+    return Model(values[3:split].reshape(-1, 3), corners.astype(np.int64), *plain(len(cells)))
 
 
 def _read_lines(data: bytes, start: int, coloured: bool, normals: int) -> Model:

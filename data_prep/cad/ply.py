@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ _TYPES = {
     ) for name in names.split()},
 }  # fmt: skip
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+_MOST = 2**40  # beyond any count of vertices, and a whole number in all types
 _CORNERS = ("vertex_indices", "vertex_index")
 
 
@@ -39,18 +41,10 @@ def read_ply(data: bytes) -> Model:
     tables = (_text if order == "" else _binary)(data, start, order, elements)
     vertex, face = tables["vertex"], tables.get("face", {})
     for axis in "xyz":
-        if axis not in vertex:
+        if np.ndim(vertex.get(axis, [[]])) != 1:
             raise BrokenModel(f"header: element vertex has no property {axis}")
     vertices = np.stack([vertex[axis].astype(np.float64) for axis in "xyz"], axis=1)
-    corners: Any = next((face[name] for name in _CORNERS if name in face), [])
-    if isinstance(corners, np.ndarray) and corners.ndim == 2 and corners.shape[1] == 3:
-        faces, source = corners.astype(np.int64), np.arange(len(corners))
-    else:
-        polygons = [[int(index) for index in corner] for corner in corners]
-        short = next((k for k, polygon in enumerate(polygons) if len(polygon) < 3), None)
-        if short is not None:
-            raise BrokenModel(f"face {short}: {len(polygons[short])} corners")
-        faces, source = fan(polygons)
+    faces, source = _triangles(next((face[name] for name in _CORNERS if name in face), []))
     colors, face_colors = _colors(vertex), _colors(face)
     if face_colors is not None:
         return Model(vertices, faces, *colored(face_colors[source]))
@@ -60,8 +54,28 @@ def read_ply(data: bytes) -> Model:
     return Model(vertices, faces, *plain(len(faces)))
 
 
+def _triangles(corners: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Triangles (F, 3) of faces of any number of corners, and the face that each is of."""
+    alike = isinstance(corners, np.ndarray) and corners.ndim == 2 and corners.shape[1] == 3
+    if alike and ((np.abs(corners) < _MOST) & (np.floor(corners) == corners)).all():
+        return corners.astype(np.int64), np.arange(len(corners))
+    return fan([_polygon(corner, k) for k, corner in enumerate(corners)])
+
+
+def _polygon(corners: Any, face: int) -> list[int]:
+    """The corners of one face, checked."""
+    if np.ndim(corners) != 1 or len(corners) < 3:
+        raise BrokenModel(f"face {face}: {np.size(corners)} corners, not 3 or more")
+    for corner in corners:
+        if not (abs(corner) < _MOST and corner == int(corner)):
+            raise BrokenModel(f"face {face}: {corner} is no vertex")
+    return [int(corner) for corner in corners]
+
+
 def _header(data: bytes) -> tuple[str, list[_Element], int]:
     """Byte order ("" for text), elements, and where the body starts."""
+    if not re.match(rb"ply\s", data):
+        raise BrokenModel(f"line 1: starts with {show(data[:20])}, not with ply")
     end = data.find(b"end_header")
     stop = data.find(b"\n", end)
     if end < 0 or stop < 0:
@@ -73,7 +87,7 @@ def _header(data: bytes) -> tuple[str, list[_Element], int]:
             continue
         if words[0] == "format" and len(words) == 3 and words[1] in _ORDERS:
             order = _ORDERS[words[1]]
-        elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
+        elif words[0] == "element" and len(words) == 3 and words[2].isdecimal():
             elements.append(_Element(words[1], int(words[2]), []))
         elif words[0] == "property" and elements and len(words) == 3 and words[1] in _TYPES:
             elements[-1].properties.append((words[2], _TYPES[words[1]], None))
@@ -81,6 +95,8 @@ def _header(data: bytes) -> tuple[str, list[_Element], int]:
             elements[-1].properties.append((words[4], _TYPES[words[3]], _TYPES[words[2]]))
         else:
             raise wrong
+        if elements and len({name for name, _, _ in elements[-1].properties}) < len(elements[-1].properties):
+            raise BrokenModel(f"line {place}: {show(line)}: a second property of that name")
     if order is None:
         raise BrokenModel("header: no format that is known")
     return order, elements, stop + 1
@@ -106,9 +122,9 @@ def _text(data: bytes, start: int, order: str, elements: list[_Element]) -> dict
 def _text_element(element: _Element, lines: list[bytes], places: list[int]) -> dict[str, Any]:
     names = [name for name, _, _ in element.properties]
     lists = [length for _, _, length in element.properties]
-    values = numbers(b" ".join(lines))
-    even = values is not None and len(lines) > 0 and len(values) % len(lines) == 0
-    table = values.reshape(len(lines), -1) if even and values is not None else None
+    even = len(set(map(len, map(bytes.split, lines)))) == 1
+    values = numbers(b" ".join(lines)) if even else None
+    table = values.reshape(len(lines), -1) if values is not None else None
     if table is not None and not any(lists) and table.shape[1] == len(names):
         return dict(zip(names, table.T, strict=True))
     if table is not None and len(names) == 1 and lists[0] and (table[:, 0] == table.shape[1] - 1).all():
@@ -120,7 +136,7 @@ def _text_element(element: _Element, lines: list[bytes], places: list[int]) -> d
         for name, _, length in element.properties:
             size = 1
             if length:
-                size = int(words[at]) if at < len(words) else 0
+                size = int(words[at]) if at < len(words) and words[at].is_integer() else -1
                 at += 1
             if size < 0 or at + size > len(words):
                 raise BrokenModel(f"line {place}: {element.name} lacks some of {name}")
@@ -148,6 +164,8 @@ def _too_short(element: _Element, at: int, data: bytes) -> BrokenModel:
 
 def _even_rows(data: bytes, start: int, order: str, element: _Element) -> tuple[dict[str, NDArray[Any]] | None, int]:
     """All rows at once, if their lists are as long as the first row's. Raises BrokenModel where the file ends early."""
+    if not element.properties:
+        return {}, start
     fields: list[tuple[Any, ...]] = []
     sizes: dict[str, int] = {}
     at = start

@@ -7,6 +7,7 @@ import re
 import numpy as np
 
 from data_prep.cad.model import BrokenModel, Model, number, numbers, plain
+from data_prep.shapes.mesh import Floats
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 _START = 84  # a title of 80 bytes and the count
@@ -17,7 +18,7 @@ def read_stl(data: bytes) -> Model:
     # Binary files too may begin with "solid": their length is what tells.
     count = int.from_bytes(data[80:_START], "little")
     if len(data) >= _START and len(data) == _START + count * _RECORD.itemsize:
-        corners = np.frombuffer(data, _RECORD, offset=_START)["corners"].astype(np.float64)
+        corners: Floats = np.frombuffer(data, _RECORD, offset=_START)["corners"].astype(np.float64)
     elif data.lstrip()[:5].lower() == b"solid" and b"\0" not in data[:1000]:
         corners = _text(data)
     elif len(data) < _START:
@@ -29,16 +30,17 @@ def read_stl(data: bytes) -> Model:
     return Model(corners.reshape(-1, 3), faces, *plain(len(faces)))
 
 
-def _text(data: bytes) -> np.ndarray:
-    rows = re.findall(rb"\bvertex[ \t]+([^\r\n]*)", data)
+def _text(data: bytes) -> Floats:
+    """Corners (F, 3, 3) of a text."""
+    rows = re.findall(rb"(?mi)^[ \t]*vertex[ \t]+([^\r\n]*)", data)
     values = numbers(b" ".join(rows))
-    if values is None or len(values) != 3 * len(rows):
-        for k, line in enumerate(data.split(b"\n")):
-            words = line.split()
-            if words[:1] == [b"vertex"]:
-                coordinates = [number(word, f"line {k + 1}: vertex") for word in words[1:4]]
-                if len(words) != 4:
-                    raise BrokenModel(f"line {k + 1}: a vertex of {len(coordinates)} numbers, not 3")
-    if values is None or len(rows) % 3 or not re.search(rb"\bendsolid\b[^\r\n]*\s*$", data):
-        raise BrokenModel(f"line {data.count(bytes([10])) + 1}: ends after {len(rows)} vertices without endsolid")
-    return values.reshape(-1, 3, 3)
+    whole = values is not None and len(values) == 3 * len(rows) and len(rows) % 3 == 0
+    if whole and values is not None and re.search(rb"(?i)\bendsolid\b[^\r\n]*\s*$", data):
+        return values.reshape(-1, 3, 3)
+    for place, line in enumerate(data.split(b"\n"), start=1):
+        words = line.split()
+        if words[:1] and words[0].lower() == b"vertex":
+            coordinates = [number(word, f"line {place}: vertex") for word in words[1:]]
+            if len(coordinates) != 3:
+                raise BrokenModel(f"line {place}: a vertex of {len(coordinates)} numbers, not 3")
+    raise BrokenModel(f"ends after {len(rows)} vertices without endsolid (line {len(data.splitlines())})")

@@ -308,7 +308,10 @@ def test_counts_and_held_out_meshes():
         (["--images", "2", "--meshes", "{tmp}/nowhere"], "nowhere: no such folder"),
         (["--images", "2", "--meshes", "{tmp}/empty"], "empty: no {category}/"),
         (["--images", "2", "--meshes", "{tmp}/unknown"], "unknown/gizmo: category: unknown name 'gizmo'"),
-        (["--images", "2", "--meshes", "{tmp}/broken"], "broken/car/a.off: line 2: says 3 vertices, but the file ends after 1"),
+        (
+            ["--images", "2", "--meshes", "{tmp}/broken"],
+            "broken/car/a.off: line 2: says 3 vertices, but the file ends after 1",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_written(tmp_path, arguments, message):

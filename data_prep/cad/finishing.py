@@ -40,6 +40,8 @@ def finish(model: Model, axes: Axes) -> Shape:
     # Rounding has made some of the smallest faces flat: they stay in the box, and are no longer traced.
     area = _areas(vertices, faces)
     solid = np.flatnonzero(area.any(axis=1))
+    if not len(solid):
+        raise BrokenModel(f"{len(faces)} faces, all thinner than 1/{10**VERTEX_DECIMALS} of the model")
     faces, area, solid = faces[solid], area[solid], whole[solid]
     looks, rows = np.unique(model.face_look[solid], return_inverse=True)
     used_looks = [model.looks[index] for index in looks]
