@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from data_prep import questions
 from eval import benchmark
 from llava_pose import taxonomy
 from llava_pose.errors import UserError
@@ -111,15 +112,23 @@ def test_captions_questions_and_answers_speak_of_them_as_the_file_says(made: Pat
     assert said == {"robotic dog <pose>.", "gizmo <pose>.", "hour sign <pose>."}
 
 
+def test_held_out_questions_ask_about_them(made: Path, tmp_path: Path) -> None:
+    questions.main(["--data", str(made / "data"), "--out", str(tmp_path / "asked.jsonl")])
+    asked = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
+    text = " ".join(line["question"] for line in asked)
+    assert all(name in text for name in ("robotic dog", "gizmo", "hour sign")) and "robot dog" not in text
+
+
 def test_a_new_language_models_tokens_are_learnt_from_them_too(made: Path) -> None:
     from llava_pose import checkpoint
+    from llava_pose.conversation import example_texts
 
-    before = checkpoint.train_tokenizer()
     taxonomy.use_folder(made / "data")
-    after = checkpoint.train_tokenizer()
-    assert len(after.tokenize(" gizmo")) < len(before.tokenize(" gizmo"))
+    texts = " ".join(example_texts())
+    assert all(texts.count(name) > 5 for name in ("robotic dog", "gizmo", "hour sign"))
+    learnt = checkpoint.train_tokenizer().get_vocab()
     _, processor = checkpoint.load(made / "run" / "final")
-    assert processor.tokenizer.get_vocab() == after.get_vocab()
+    assert processor.tokenizer.get_vocab() == learnt
 
 
 def test_the_benchmark_has_their_meta_classes_and_predict_their_names(made: Path) -> None:
