@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from llava_pose import LlavaPose, checkpoint
+from llava_pose import LlavaPose, checkpoint, taxonomy
 from llava_pose.errors import UserError
 from train import finetune
 from train.config import TrainConfig, load_config
@@ -192,6 +192,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(run, monk
     monkeypatch.setattr(finetune, "build_model", broken)
     with pytest.raises(UserError, match="step 1: loss is nan on samples 0 to 3"):
         run("nan")
+
+
+def test_a_resumed_run_names_things_as_it_began_and_refuses_other_words(run, tmp_path, monkeypatch):
+    own = tmp_path / "own.yaml"
+    own.write_text("categories: {car: {spoken: automobile}}")
+    monkeypatch.setenv(taxonomy.ENVIRONMENT, str(own))
+    begun = run("named", steps=2, save_every=1)
+    vocabulary = checkpoint.load(begun / "final")[1].tokenizer.get_vocab()
+    shutil.rmtree(begun / "final")
+    monkeypatch.delenv(taxonomy.ENVIRONMENT)
+    taxonomy.activate(None)
+    run("named", "--resume", steps=3, save_every=1)
+    assert taxonomy.spoken_name("car") == "automobile"
+    assert checkpoint.load(begun / "final")[1].tokenizer.get_vocab() == vocabulary
+    shutil.rmtree(begun / "final")
+    taxonomy.activate(None)
+    own.write_text("categories: {car: {spoken: motor car}}")
+    taxonomy.use_file(own)
+    with pytest.raises(UserError, match=r"named/taxonomy.json: .*'automobile' contradicts 'motor car' in .*own.yaml"):
+        run("named", "--resume", steps=4, save_every=1)
 
 
 def test_resuming_with_another_configurations_weights_is_refused(run, recipe, tmp_path):
