@@ -177,11 +177,17 @@ def print_stream(answers: Iterator[Answer]) -> Answer:
 
 
 def print_poses(answer: Answer) -> None:
-    """A line for each pose of an answer: degrees, words, and how sure the model is; numbered if there are several."""
+    """A line for each pose of an answer: degrees, words, and how sure the model is; numbered if there are several.
+
+    Where the object may well be turned otherwise, as one that looks alike from behind, a second line says how.
+    """
     several = len(answer.readings) > 1
     for number, reading in enumerate(answer.readings, start=1):
         bullet = f"{number}. " if several else ""
         print(f"  {bullet}{pose_words(reading.pose)}  ({reading.confidence:.0%} sure)", flush=True)
+        if reading.alternative is not None:
+            other = reading.alternative
+            print(f"  {' ' * len(bullet)}or {pose_words(other.pose)}  ({other.probability:.0%})", flush=True)
 
 
 def posed_answers(answer: Answer, box: Box | None = None) -> list[PosedAnswer]:

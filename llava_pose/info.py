@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, calibration
 from .errors import UserError
 from .folders import EMBEDDED, EMBEDDED_MODEL, EMBEDDED_TOWER, model_source
 
@@ -76,7 +76,8 @@ def _model_lines(source: str) -> list[str]:
         return [f"model: {source}: a hub name; nothing of it is fetched to tell about it"]
     adapter = folder / "adapter_config.json"
     if adapter.is_file():
-        return [f"model: {folder}: an adapter of {_read_json(adapter).get('base_model_name_or_path')}"]
+        base = _read_json(adapter).get("base_model_name_or_path")
+        return [f"model: {folder}: an adapter of {base}", _calibration_line(folder)]
     config = _read_json(folder / "config.json")
     text = config.get("text_config") or {}
     sizes = f"{text.get('num_hidden_layers')} layers of {text.get('hidden_size')}"
@@ -84,7 +85,14 @@ def _model_lines(source: str) -> list[str]:
     categories = config.get("pose_categories")
     if categories:
         lines.append(f"model: trained to name {len(categories)} categories: {', '.join(categories)}")
-    return lines
+    return [*lines, _calibration_line(folder)]
+
+
+def _calibration_line(folder: Path) -> str:
+    if not (folder / calibration.FILE_NAME).is_file():
+        return "model: not calibrated: how sure it says it is, is its own word (eval/calibrate.py fits that to data)"
+    found = calibration.read(folder / calibration.FILE_NAME)
+    return f"model: how sure it says it is was fitted to {found.objects} objects of {found.data} ({found.split})"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from llava_pose import LlavaPose, calibration, checkpoint
 from llava_pose.calibration import Calibration, Curve
 from llava_pose.errors import UserError
 from llava_pose.folders import optional_file
+from llava_pose.info import report
 from tests.test_adapters import trained_adapter
 
 FITTED = Calibration(40, Curve(1.5, -0.25), Curve(0.75, 0.5), Curve(1.0, 0.0), 1.25, 640, "data", "val")
@@ -27,6 +28,11 @@ def test_a_calibration_is_loaded_with_its_model(calibrated, tiny_model_dir):
     assert checkpoint.load(calibrated)[0].calibration == FITTED
     assert LlavaPose.from_pretrained(calibrated).engine.model.calibration == FITTED
     assert checkpoint.load(tiny_model_dir)[0].calibration is None
+
+
+def test_info_says_whether_a_model_is_calibrated_and_on_what(calibrated, tiny_model_dir):
+    assert "model: how sure it says it is was fitted to 640 objects of data (val)" in list(report(str(calibrated)))
+    assert [line for line in report(str(tiny_model_dir)) if line.startswith("model: not calibrated")]
 
 
 def test_new_weights_leave_a_calibration_behind(calibrated, tmp_path):

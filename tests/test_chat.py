@@ -1,16 +1,17 @@
 """A conversation about the object in a box: what the model sees, and where the axes are drawn."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from llava_pose.chat import Session, posed_answers
+from llava_pose.chat import Session, posed_answers, print_poses
 from llava_pose.cli import main
 from llava_pose.engine import Answer
 from llava_pose.errors import UserError
-from llava_pose.reading import PoseReading
+from llava_pose.reading import Alternative, PoseReading
 
 READING = PoseReading(np.array([0.5, 0.1, 0.0]), np.zeros(3), 0.9, np.full((3, 40), 1 / 40))
 
@@ -46,6 +47,17 @@ def test_a_lone_object_is_where_the_box_is_and_several_are_not_told_apart() -> N
     assert [each.box for each in posed_answers(Answer("A car <pose>.", [READING]), box)] == [box]
     both = Answer("A car <pose> and a bus <pose>.", [READING, READING])
     assert [each.box for each in posed_answers(both, box)] == [None, None]
+
+
+def test_a_pose_that_may_as_well_be_another_has_a_line_that_says_which(capsys: pytest.CaptureFixture[str]) -> None:
+    other = Alternative(np.array([0.5 + np.pi, 0.1, 0.0]), 0.3, np.pi)
+    unsure = dataclasses.replace(READING, confidence=0.6, alternative=other)
+    print_poses(Answer("A car <pose> and a table <pose>.", [READING, unsure]))
+    assert capsys.readouterr().out.splitlines() == [
+        "  1. azimuth 29°, elevation 6°, theta 0° · seen from its front-left, from slightly above  (90% sure)",
+        "  2. azimuth 29°, elevation 6°, theta 0° · seen from its front-left, from slightly above  (60% sure)",
+        "     or azimuth 209°, elevation 6°, theta 0° · seen from its back-right, from slightly above  (30%)",
+    ]
 
 
 def test_another_picture_has_no_box(tmp_path: Any) -> None:
