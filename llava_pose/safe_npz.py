@@ -42,6 +42,15 @@ _OPCODES = re.compile(
     # Protocol 0 writes plain values as text.
     "|PUT|GET|INT|LONG|FLOAT|STRING|UNICODE|LIST|DICT"
 )
+_ARGUMENTS = {
+    ord(opcode.code): opcode.arg.n if opcode.arg else 0
+    for opcode in pickletools.opcodes
+    if _OPCODES.fullmatch(opcode.name)
+}
+"""How many bytes follow each admitted opcode, or how their number is told: see pickletools.ArgumentDescriptor."""
+_NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
+_STOP, _GLOBAL, _TEXT_PUT = b".cp"
+_PUTS = frozenset(b"qr")
 
 
 class _RefusedError(Exception):
@@ -156,12 +165,42 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _screen(body: bytes) -> None:
-    """Raise _RefusedError unless the opcodes are those of plain data."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(body)):
-        if not _OPCODES.fullmatch(opcode.name):
-            raise _RefusedError(f"opcode {opcode.name}")
-        if "PUT" in opcode.name and int(argument or 0) > count:
-            raise _RefusedError(f"memo slot {argument}")
+    """Raise _RefusedError unless the opcodes are those of plain data.
+
+    Goes from opcode to opcode as ``pickletools.genops`` does, by its own table, and reads no argument but a memo slot:
+    annotation files are small and many.
+    """
+    position = count = 0
+    while position < len(body):
+        code = body[position]
+        position += 1
+        if code not in _ARGUMENTS:
+            raise _RefusedError(f"opcode {_NAMES.get(code, code)}")
+        size = _ARGUMENTS[code]
+        if size < 0:
+            start = position
+            position = _after_argument(body, position, code, size)
+            if code == _TEXT_PUT and int(body[start:position]) > count:
+                raise _RefusedError(f"memo slot {int(body[start:position])}")
+        else:
+            if code in _PUTS and int.from_bytes(body[position : position + size], "little") > count:
+                raise _RefusedError(f"memo slot {int.from_bytes(body[position : position + size], 'little')}")
+            position += size
+        if code == _STOP:
+            return
+        count += 1
+    raise ValueError("pickle exhausted before seeing STOP")
+
+
+def _after_argument(body: bytes, position: int, code: int, size: int) -> int:
+    """Where an argument of varying length that starts at ``position`` ends."""
+    if size == pickletools.UP_TO_NEWLINE:
+        for _ in range(2 if code == _GLOBAL else 1):
+            position = body.index(b"\n", position) + 1
+        return position
+    prefix = {pickletools.TAKEN_FROM_ARGUMENT1: 1, pickletools.TAKEN_FROM_ARGUMENT8U: 8}.get(size, 4)
+    length = int.from_bytes(body[position : position + prefix], "little")
+    return position + prefix + length
 
 
 def _plain(value: Any, depth: int, seen: list[None]) -> Any:

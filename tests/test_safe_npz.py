@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import pickletools
 import sys
 import zipfile
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from llava_pose import safe_npz
 from llava_pose.errors import UserError
 from llava_pose.safe_npz import MAX_BYTES, read_object_array, read_pickle
 
@@ -389,3 +391,39 @@ def test_a_bare_pickle_that_is_missing_or_too_large_is_refused(tmp_path):
         stream.truncate(MAX_BYTES + 1)
     with pytest.raises(UserError, match=r"large\.pkl: file of \d+ bytes, more than the"):
         read_pickle(tmp_path / "large.pkl")
+
+
+def screened_by_pickletools(body):
+    """The same screen by the standard library's own disassembler, which reads every argument."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(body)):
+        if not safe_npz._OPCODES.fullmatch(opcode.name) or ("PUT" in opcode.name and argument > count):
+            return "refused"
+    return "admitted"
+
+
+def screened(body):
+    try:
+        safe_npz._screen(body)
+    except safe_npz._RefusedError:
+        return "refused"
+    return "admitted"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=20,
+)
+
+
+@given(value=VALUES | st.sets(st.integers()) | st.complex_numbers(), protocol=st.integers(0, 5), data=st.data())
+def test_the_screen_goes_from_opcode_to_opcode_as_pickletools_does(value, protocol, data):
+    body = pickle.dumps(value, protocol)
+    assert screened(body) == screened_by_pickletools(body)
+    flipped = bytearray(body)
+    flipped[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        expected = screened_by_pickletools(bytes(flipped))
+    except Exception:
+        return  # what the disassembler cannot read, the unpickler refuses
+    assert screened(bytes(flipped)) == expected
