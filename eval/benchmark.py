@@ -2,108 +2,264 @@
 
     accelerate launch eval/benchmark.py --model runs/mine/final --data runs/demo/data --out runs/mine/eval
 
-Reads the object (or box) crops that data_prep/imagenet3d.py wrote. For each the class is chosen among the given names
-and the pose read at its <pose>. Leaves predictions.jsonl (a line an object), metrics.json and report.html, and prints
-the table.
+Reads a data set of data_prep, of object crops, box crops or whole scenes; of a scene each object is cut out by its box.
+For each object the class is chosen among the given names and the pose read at its <pose>, and at that of the true
+class. Leaves predictions.jsonl (a line an object), metrics.json and report.html, and prints the tables.
+
+Any number of processes on any number of nodes that all see --out give the same files. What is finished is kept in
+--out as it comes: the same command, with as many processes as you like, goes on where a run was stopped, and refuses
+what was made with another model, data set or option. An image that cannot be read is a line with its error, and counts
+as a miss. --questions asks the 3D questions of data_prep/questions.py too, and leaves answers.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+import shutil
+import sys
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from tqdm import tqdm
+from datasets import Image as ImageFeature
 
-from eval.baselines import chance_levels
-from eval.report import format_table, write_report, write_text
+from eval.fingerprint import check_same, data_fingerprint, file_fingerprint, model_fingerprint, names_fingerprint
+from eval.journal import Lines, read_journals
+from eval.questions import open_rows
+from eval.results import ANSWERS, METRICS, PREDICTIONS, REPORT, make_metrics, write_results
+from eval.work import Predicting, answering, make_batches, on_main, share_out
 from llava_pose import checkpoint, taxonomy
-from llava_pose.arguments import CommandParser, whole_number
+from llava_pose.arguments import CommandParser, positive_number, whole_number
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
-from llava_pose.evaluation import predict_records, score
+from llava_pose.evaluation import Asking, Place, places_of, read_lines
 from llava_pose.folders import model_source, use_taxonomy_of
 from llava_pose.launch import make_accelerator
-from llava_pose.scene import PosedImage, crop_kind, load_split
+from llava_pose.question_scores import read_questions
+from llava_pose.scene import crop_kind, load_split
+from llava_pose.trie import SCORINGS
+
+JOURNAL = "journal"
+KINDS = ("predictions", "questions")
+PATIENCE = timedelta(hours=12)
+"""How long the fastest process waits for the slowest."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated: a split, whose images stay bytes, all places of objects in it, the candidate names, how
+    pictures are cut, the objects of the training split, and 3D questions."""
+
+    data: Any
+    places: list[Place]
+    categories: list[str]
+    crop: str | None
+    by_box: bool
+    train: list[dict[str, Any]]
+    questions: Lines
 
 
 def main() -> None:
     """Evaluate and write the results."""
     arguments = parse_arguments()
+    out = Path(arguments.out)
+    task = open_task(arguments)
+    accelerator = make_accelerator(PATIENCE)
+    model, processor = checkpoint.load(arguments.model, getattr(torch, arguments.dtype))
+    engine = Engine(model, processor)
+    trie = engine.name_trie(task.categories, arguments.scoring, arguments.temperature)
+    batches = make_batches(task.places, engine, trie, arguments.batch_size, arguments.max_batch_tokens)
+    options = {
+        **{name: getattr(arguments, name) for name in ("split", "protocol", "reading", "flip", "winner_only")},
+        **{name: getattr(arguments, name) for name in ("scoring", "dtype")},
+        "crop": task.crop,
+        "temperature": trie.temperature,
+        "batch": max(map(len, batches)),
+    }
+    fingerprint = {
+        "model": model_fingerprint(model, processor),
+        "data": data_fingerprint(arguments.data, arguments.split),
+        "categories": names_fingerprint(task.categories),
+        "questions": file_fingerprint(arguments.questions) if arguments.questions else None,
+        **options,
+    }
+    counts = {"predictions": len(batches), "questions": len(task.questions)}
+    left = on_main(accelerator, lambda: what_is_left(out, fingerprint, counts, arguments.overwrite))
+    model.to(accelerator.device)
+    stop = arguments.on_error == "stop"
+    asking = Asking(arguments.protocol, not arguments.winner_only, arguments.flip, arguments.reading)
+    predict = Predicting(
+        engine,
+        trie,
+        task.categories,
+        asking,
+        data=task.data,
+        batches=batches,
+        crop=task.crop,
+        by_box=task.by_box,
+        workers=arguments.workers,
+        stop_on_error=stop,
+    )
+    for kind, work, unit in (
+        ("predictions", predict, "batch"),
+        ("questions", answering(engine, task.data, task.questions, stop), "question"),
+    ):
+        share_out(accelerator, out / JOURNAL / kind, fingerprint, left[kind], work, unit)
+    if accelerator.is_main_process:
+        about = {"model": str(arguments.model), "data": str(arguments.data), "categories": task.categories}
+        settings = {**about, **options, "calibrated": model.calibration is not None, "fingerprint": fingerprint}
+        finish(out, task, settings, arguments.protocol)
+    accelerator.wait_for_everyone()
+
+
+def open_task(arguments: argparse.Namespace) -> Task:
+    """Open and check what the command line names, before a model is loaded. Raises UserError."""
+    out = Path(arguments.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file, not a folder")
+    checkpoint.check_has_head(arguments.model)
     use_taxonomy_of(model_source(arguments.model))
     data = load_split(arguments.data, arguments.split)
-    present = sorted({item["category"] for row in data["objects"] for item in row})
-    categories = taxonomy.read_category_file(arguments.categories) if arguments.categories else present
-    missing = set(present) - set(categories)
-    if missing:
-        raise UserError(f"{arguments.categories}: {sorted(missing)[0]!r} is in the data but not among the names")
-    # For the chance level: read before the work, so that a data set without it does not lose the predictions.
+    rows = data["objects"]
+    # For chance and counts: read before the work, so that a data set without it does not lose the predictions.
     train = [item for row in load_split(arguments.data, "train")["objects"] for item in row]
-    out = Path(arguments.out)
-    accelerator = make_accelerator()
-    model, processor = checkpoint.load(arguments.model, getattr(torch, arguments.dtype))
-    engine = Engine(model.to(accelerator.device), processor)
-    out.mkdir(parents=True, exist_ok=True)
-    lines = predict_all(accelerator, engine, data, categories, arguments.batch_size)
-    if accelerator.is_main_process:
-        settings = {
-            "model": str(arguments.model),
-            "data": str(arguments.data),
-            "split": arguments.split,
-            "crop": crop_kind(arguments.data),
-            "categories": categories,
-            "dtype": arguments.dtype,
-        }
-        write_results(out, lines, settings, chance_levels(lines, train, categories), data)
-    accelerator.wait_for_everyone()
+    cut = crop_kind(arguments.data)
+    by_box = arguments.crop == "box" or (arguments.crop is None and cut == "scene")
+    questions = read_questions(arguments.questions) if arguments.questions else []
+    if questions:
+        open_rows(arguments.data, questions)
+        if questions[0]["split"] != arguments.split:
+            raise UserError(f"{arguments.questions}: split: {questions[0]['split']!r}, but --split {arguments.split}")
+    return Task(
+        data=data.cast_column("image", ImageFeature(decode=False)),
+        places=places_of(rows),
+        categories=read_categories(arguments.categories, {item["category"] for row in rows for item in row}),
+        crop="box of scene" if by_box else cut,
+        by_box=by_box,
+        train=train,
+        questions=questions,
+    )
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=checkpoint.EMBEDDED, help="folder or hub name (default: the embedded model)")
-    parser.add_argument("--data", required=True, metavar="DIR", help="a data set of data_prep/imagenet3d.py")
+    parser.add_argument("--data", required=True, metavar="DIR", help="a data set of data_prep")
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--overwrite", action="store_true", help="begin anew, whatever results lie in --out")
     parser.add_argument("--split", default="val", help="which split (default: val)")
     parser.add_argument("--categories", metavar="FILE", help="candidate names, one a line (default: those in the data)")
-    parser.add_argument("--batch-size", type=whole_number, default=32, help="objects at a time (default: 32)")
+    parser.add_argument(
+        "--protocol",
+        choices=("joint", "pose"),
+        default="joint",
+        help="joint: name each object and read its pose (default); pose: read it at the true class, naming nothing",
+    )
+    parser.add_argument(
+        "--crop",
+        choices=("data", "box"),
+        help="data: a row's picture shows its one object; box: cut each object out by its box (default for scenes)",
+    )
+    parser.add_argument(
+        "--reading",
+        choices=("hits", "mass", "error"),
+        default="hits",
+        help="what a pose is chosen for: hits within 30° and 10° (default), mass within 30°, or the least error",
+    )
+    parser.add_argument("--flip", action="store_true", help="read poses in the mirror image too, at twice the time")
+    parser.add_argument("--winner-only", action="store_true", help="leave unlikely names out: the same names sooner")
+    parser.add_argument("--scoring", choices=SCORINGS, default="sum", help="how names compare (default: sum)")
+    parser.add_argument("--temperature", type=positive_number, help="over the names (default: the model's calibration)")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--batch-size", type=whole_number, default=32, help="objects at a time (default: 32)")
+    size.add_argument("--max-batch-tokens", type=whole_number, help="tokens at a time, in place of --batch-size")
+    parser.add_argument("--workers", type=whole_number, default=4, help="threads that read ahead (default: 4)")
+    parser.add_argument("--questions", metavar="FILE", help="3D questions about the same data, to be asked as well")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the model's precision")
+    parser.add_argument(
+        "--on-error",
+        choices=("record", "stop"),
+        default="record",
+        help="a picture that cannot be read is a line with its error (default), or stops the run",
+    )
     return parser.parse_args()
 
 
-def predict_all(
-    accelerator: Accelerator, engine: Engine, data: Any, categories: Sequence[str], batch_size: int
-) -> list[dict[str, Any]]:
-    """Every row's prediction line, shared out over the processes, back in the data's order."""
-    mine = range(accelerator.process_index, len(data), accelerator.num_processes)
-    shown = tqdm(mine, desc="evaluate", unit="object", disable=not accelerator.is_local_main_process)
-    lines = list(predict_records(engine, read_rows(data, shown), categories, batch_size))
-    gathered = gather_object(list(zip(mine, lines, strict=True)))
-    return [line for _, line in sorted(gathered, key=lambda pair: pair[0])]
+def read_categories(path: str | None, present: set[str]) -> list[str]:
+    """The candidate names. Raises UserError where the data has a category that is not among them."""
+    if path is None:
+        return sorted(present)
+    categories = taxonomy.read_category_file(path)
+    missing = sorted(present - set(categories))
+    if missing:
+        raise UserError(f"{path}: {missing[0]!r} is in the data but not among the names")
+    return categories
 
 
-def read_rows(data: Any, indices: Any) -> Iterator[PosedImage]:
-    """The records of these rows, decoded one at a time."""
-    for index in indices:
-        yield PosedImage.from_row(data[index])
+def what_is_left(
+    out: Path, fingerprint: dict[str, Any], counts: dict[str, int], overwrite: bool
+) -> dict[str, list[int]]:
+    """The parts of each kind that are not done yet; makes the folder.
+
+    Raises UserError where ``out`` holds something else, or cannot be written.
+    """
+    finished = out / METRICS
+    try:
+        if overwrite and out.is_dir():
+            for name in (METRICS, PREDICTIONS, REPORT, ANSWERS):
+                (out / name).unlink(missing_ok=True)
+            if (out / JOURNAL).is_dir():
+                shutil.rmtree(out / JOURNAL)
+        if finished.is_file():
+            check_same(finished_fingerprint(finished), fingerprint, str(out))
+            print(f"{out}: finished already; tables and page are written anew (--overwrite begins anew)")
+            return {kind: [] for kind in counts}
+        (out / JOURNAL).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: {error.filename}: {error.strerror}") from error
+    left = {}
+    for kind, count in counts.items():
+        done = read_journals(out / JOURNAL / kind, fingerprint, out)
+        left[kind] = [number for number in range(count) if number not in done]
+        if done:
+            print(f"{out}: {kind}: {len(done)} of {count} parts are there already")
+    return left
 
 
-def write_results(
-    out: Path, lines: list[dict[str, Any]], settings: dict[str, Any], chance: dict[str, Any], data: Any
-) -> None:
-    """Write the three files, each complete before it has its name, and print the table."""
-    metrics = {**score(lines), "settings": settings}
-    metrics["argmax"] = score(lines, "argmax_pose_error")["joint"]["average"]
-    metrics["chance"] = chance
-    write_text(out / "predictions.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    write_text(out / "metrics.json", json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    write_report(out / "report.html", metrics, lines, data)
-    print(format_table(metrics))
+def finished_fingerprint(path: Path) -> dict[str, Any]:
+    """What the results of a finished run depend on."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["settings"]["fingerprint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: results of unknown origin; give another --out, or --overwrite") from error
+
+
+def finish(out: Path, task: Task, settings: dict[str, Any], protocol: str) -> None:
+    """Write the results from the journals, or anew from those that are there, and remove the journals."""
+    lines, answers = (
+        read_lines(out / name)
+        if (out / METRICS).is_file() and (out / name).is_file()
+        else in_order(out, kind, settings["fingerprint"])
+        for kind, name in zip(KINDS, (PREDICTIONS, ANSWERS), strict=True)
+    )
+    metrics = make_metrics(lines, settings, task.train, protocol, task.questions, answers)
+    write_results(out, lines, answers, metrics, task.data)
+    if (out / JOURNAL).is_dir():
+        shutil.rmtree(out / JOURNAL)
+    failed = [line["error"] for line in [*lines, *answers] if "error" in line]
+    if failed:
+        total = len(lines) + len(answers)
+        print(f"{len(failed)} of {total} could not be asked and count as misses, such as {failed[0]}", file=sys.stderr)
+
+
+def in_order(out: Path, kind: str, fingerprint: dict[str, Any]) -> Lines:
+    """The lines of all parts, in the order of the data."""
+    parts = read_journals(out / JOURNAL / kind, fingerprint, out)
+    return [line for number in sorted(parts) for line in parts[number]]
 
 
 if __name__ == "__main__":

@@ -82,6 +82,15 @@ def load(
     return model.eval(), processor
 
 
+def check_has_head(path: str | Path) -> None:
+    """Raises UserError where ``path`` is a LLaVA as released: ``load`` would give it a pose head that knows nothing."""
+    name = model_source(path)
+    if not (Path(name) / "adapter_config.json").is_file():
+        config = _from_pretrained(AutoConfig, name, trust_remote_code=False)
+        if config.model_type == "llava":
+            raise UserError(f"{path}: a LLaVA without a pose head; finetune it first (train/finetune.py)")
+
+
 def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
     processor = _from_pretrained(LlavaPoseProcessor, name)
     extra = {}

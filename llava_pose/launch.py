@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from transformers.utils import logging
 
 
-def make_accelerator(**kwargs: Any) -> Accelerator:
-    """An accelerator for the processes ``accelerate launch`` started.
+def make_accelerator(patience: timedelta | None = None, **kwargs: Any) -> Accelerator:
+    """An accelerator for the processes ``accelerate launch`` started; ``patience``: how long they wait for each other
+    before they give up, where the minutes that are usual in training are too few.
 
     Several processes without a GPU talk through gloo: left alone, accelerate picks no backend there and silently
     reports one process. A single process must name no backend at all.
@@ -23,7 +25,8 @@ def make_accelerator(**kwargs: Any) -> Accelerator:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     on_cpu = processes > 1 and not torch.cuda.is_available()
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if on_cpu else []
+    group = InitProcessGroupKwargs(backend="gloo" if on_cpu else None, timeout=patience)
+    handlers = [group] if on_cpu or (processes > 1 and patience is not None) else []
     # Without the word, several processes on a CPU would meet and yet each train a model of its own. DeepSpeed has its
     # own way to a CPU, and refuses the word.
     deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
