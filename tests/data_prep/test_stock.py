@@ -214,6 +214,16 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     assert len(list(out.glob("annotations/*/*.npz"))) == count
 
 
+def test_a_kept_shape_is_read_again_when_its_texture_has_changed(tmp_path):
+    meshes = stock_of_several(tmp_path)
+    mesh = meshfiles.MeshFile("chair", meshes / "chair" / "0.obj", meshfiles.CANONICAL)
+    one, again = (meshfiles.keep_shape(mesh, meshes, tmp_path) for _ in range(2))
+    Image.new("RGB", (2, 2), (9, 8, 7)).save(meshes / "chair" / "0.png")
+    other = meshfiles.keep_shape(mesh, meshes, tmp_path)
+    assert one == again and other.key != one.key
+    assert (meshfiles.kept_shape(tmp_path, other.name).skin.texels == [9, 8, 7]).all()
+
+
 @pytest.mark.parametrize("change", ["model", "texture", "axes", "one more"])
 def test_a_folder_is_not_continued_with_other_models(tmp_path, change):
     meshes = stock_of_several(tmp_path)

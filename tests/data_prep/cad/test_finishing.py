@@ -37,6 +37,10 @@ def test_edges_stay_sharp_and_flat_sides_flat():
     for mesh in (trimesh.creation.box((1, 2, 3)), turned_over(trimesh.creation.box((1, 2, 3)))):
         shape = finished(mesh)
         np.testing.assert_allclose(np.sort(np.abs(shape.corner_normals), axis=2), [[[0, 0, 1]] * 3] * 12, atol=1e-6)
+    # Six sides that meet at 60 degrees.
+    nut = trimesh.creation.cylinder(radius=1, height=1, sections=6)
+    nut_shape = finished(loose(turned_over(nut)))
+    np.testing.assert_allclose(np.ptp(nut_shape.corner_normals, axis=1), 0, atol=1e-6)
     can = finished(trimesh.creation.cylinder(radius=1, height=2, sections=24))
     corners = shape_of_sides(can)
     # Round about, flat on top: no normal lies between.
