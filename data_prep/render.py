@@ -67,6 +67,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(arguments, name)
         if not least <= value <= most:
             raise UserError(f"--{name} {value}: must be between {least} and {most}")
+    if arguments.front and arguments.meshes is None:
+        raise UserError(f"--front {arguments.front[0]}: says how --meshes lie, and there are none")
     if not 0 <= arguments.val_fraction < 1:
         raise UserError(f"--val-fraction {arguments.val_fraction}: must be at least 0 and below 1")
     return arguments

@@ -303,6 +303,7 @@ def test_counts_and_held_out_meshes():
         (["--images", "many"], "--images"),
         (["--images", "2", "--workers", "0"], "--workers 0"),
         (["--images", "2", "--val-fraction", "1"], "--val-fraction"),
+        (["--images", "2", "--front", "car=+x"], "--front car=+x: says how --meshes lie, and there are none"),
         (["--images", "2", "--categories", "cra"], "unknown name 'cra'; did you mean car"),
         (["--images", "2", "--categories", "umbrella"], "--categories umbrella: not among"),
         (["--images", "2", "--meshes", "{tmp}/nowhere"], "nowhere: no such folder"),
