@@ -315,7 +315,8 @@ def presence_facts(record: PosedImage, categories: Sequence[str]) -> Iterator[Fa
     """What is in the picture and what is not ("yes" or "no").
 
     What is absent is of another meta-class than everything in the record: an annotator may have left out a second
-    vehicle, or called a minibus a bus, but would hardly have missed the only vehicle beside a sofa.
+    vehicle, or called a minibus a bus, but would hardly have missed the only vehicle beside a sofa. What a crop shows
+    at its edges is not in its record: in training that makes a "no" wrong now and then, a held-out set leaves it out.
     """
     for item in alone(record):
         yield Fact("yes", (item,), things=taxonomy.with_article(item.category))

@@ -53,10 +53,13 @@ def record_of(*objects: PosedObject, image_id: str = "car/n1") -> PosedImage:
 
 
 def random_pose(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Any direction; half of the cameras stand low and nearly upright, as most do."""
+    """Any direction; half of the cameras stand low and nearly upright, as most do, some of them exactly upright."""
     spread = rng.choice([0.3, 1.0])
     elevation = float(np.clip(rng.normal(0.2, 0.5 * spread), -math.pi / 2, math.pi / 2))
-    return float(rng.uniform(0, 2 * math.pi)), elevation, float(rng.normal(0, spread))
+    azimuth, theta = float(rng.uniform(0, 2 * math.pi)), float(rng.normal(0, spread))
+    if rng.random() < 0.2:
+        return float(rng.integers(12)) * math.pi / 6, elevation * float(rng.integers(2)), 0.0
+    return azimuth, elevation, theta
 
 
 def random_record(rng: np.random.Generator, most: int = 4) -> PosedImage:

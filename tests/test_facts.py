@@ -191,7 +191,8 @@ def test_where_the_ground_and_the_camera_disagree_no_direction_is_told():
 
 def content(fact):
     ids = tuple(item.object_id for item in fact.objects)
-    degrees = None if fact.degrees is None else round(fact.degrees, 6) + 0.0
+    # Half a turn to the left is one to the right.
+    degrees = None if fact.degrees is None else round(fact.degrees % 360, 6) % 360
     return fact.label, ids, fact.places, fact.said, fact.arrow, fact.things, degrees
 
 

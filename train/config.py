@@ -80,7 +80,7 @@ class TrainConfig(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
     flip: bool = True  # random horizontal flip; all text is written after it
-    question_share: float = Field(0.5, ge=0, le=1)  # conversations with a question about facing, side or turn
+    question_share: float = Field(0.5, ge=0, le=1)  # conversations with a 3D question beside name or caption
     cache_features: bool = False  # the frozen tower runs once per image and mirror image
     cache_dir: str | None = None  # None: a folder "features" beside the run's
     workers: int = Field(0, ge=0)  # processes that prepare rows

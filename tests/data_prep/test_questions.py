@@ -25,7 +25,13 @@ OF_TWO = {"same_direction", "face_to_face", "angle_between", "nearer"}
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data sets") / "scènes"
     rng = np.random.default_rng(7)
-    write_records(folder, "val", (random_record(rng) for _ in range(250)))
+    mixed = [random_record(rng) for _ in range(240)]
+    # By chance two hardly ever face each other: ten pairs do, nearly.
+    facing = [
+        record_of(*(posed(n, pose=(azimuth + rng.normal(0, 0.1), 0.0, 0.0), center=(x, 150)) for n, azimuth, x in pair))
+        for pair in [((0, 1.5 * np.pi, 150), (1, 0.5 * np.pi, 250))] * 10
+    ]
+    write_records(folder, "val", mixed + facing)
     return folder
 
 
