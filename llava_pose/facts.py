@@ -274,6 +274,11 @@ def _below(angles: list[float], border: float) -> str | None:
     return None
 
 
+def placed_twins(record: PosedImage) -> Iterator[Pair]:
+    """``twins`` whose distances are known."""
+    return (pair for pair in twins(record) if min(item.distance for item in pair[0]) > 0)
+
+
 def same_direction_facts(record: PosedImage, categories: Sequence[str]) -> Iterator[Fact]:
     """Whether two objects face the same direction ("yes" or "no")."""
     for objects, places in pairs(record):
@@ -284,7 +289,7 @@ def same_direction_facts(record: PosedImage, categories: Sequence[str]) -> Itera
 
 def face_to_face_facts(record: PosedImage, categories: Sequence[str]) -> Iterator[Fact]:
     """Whether two objects of one category face each other ("yes" or "no")."""
-    for objects, places in twins(record):
+    for objects, places in placed_twins(record):
         label = _below(angles_off(*objects, record), FACE_TO_FACE)
         if label is not None:
             yield Fact(label, objects, places)
@@ -302,7 +307,7 @@ def angle_between_facts(record: PosedImage, categories: Sequence[str]) -> Iterat
 
 def nearer_facts(record: PosedImage, categories: Sequence[str]) -> Iterator[Fact]:
     """Which of two objects of one category is nearer, by its place ("left" or "right")."""
-    for objects, places in twins(record):
+    for objects, places in placed_twins(record):
         (nearer, place), (farther, _) = sorted(zip(objects, places, strict=True), key=lambda pair: pair[0].distance)
         if farther.distance > NEARER_RATIO * nearer.distance:
             yield Fact(place, (nearer,), (place,))

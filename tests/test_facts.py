@@ -296,6 +296,9 @@ def test_the_nearer_of_two_is_told_only_within_a_category_and_when_it_plainly_is
     assert told(4.0 / NEARER_RATIO - 0.01) == [("right", 1)]
     assert told(4.0 * NEARER_RATIO - 0.01) == told(4.0 / NEARER_RATIO + 0.01) == []
     assert told(40.0, "bus") == []
+    assert told(0.0) == []  # a distance that nobody measured
+    unknown = record_of(posed(0, center=(100, 150), distance=0.0), posed(1, center=(200, 150), distance=0.0))
+    assert facts_of("face_to_face", unknown) == [] != facts_of("same_direction", unknown)
 
 
 # Which objects --------------------------------------------------------------------------------------------------------
