@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -50,10 +51,11 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find_meshes(folder: Path) -> dict[str, list[Path]]:
+def find_meshes(folder: Path, on_error: str = "stop") -> dict[str, list[Path]]:
     """The model files of each category, by canonical name and both sorted; links out of the folder are among them.
 
-    Raises UserError: no such folder, a sub-folder whose name is no category, or no model at all.
+    Raises UserError: no such folder, no model at all or, where ``on_error`` is ``stop``, a sub-folder whose name is no
+    category.
     """
     if not folder.is_dir():
         raise UserError(f"--meshes {folder}: no such folder")
@@ -63,13 +65,18 @@ def find_meshes(folder: Path) -> dict[str, list[Path]]:
             # Some systems store ü as u and two dots: one letter is what a name is written with.
             category = taxonomy.resolve(unicodedata.normalize("NFC", child.name))
         except UserError as error:
-            raise UserError(f"--meshes {child}: {error}") from None
+            if on_error == "stop":
+                raise UserError(f"--meshes {child}: {error}") from None
+            print(f"skipped: {child}: {error}", file=sys.stderr)
+            continue
         files = [path for path in _entries(child) if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-        found.setdefault(category, []).extend(sorted(files))
-    found = {category: files for category, files in sorted(found.items()) if files}
+        if files:
+            found.setdefault(category, []).extend(sorted(files))
+        else:
+            print(f"note: {child}: holds no model", file=sys.stderr)
     if not found:
         raise UserError(f"--meshes {folder}: no {{category}}/*.{{{','.join(s[1:] for s in SUFFIXES)}}} in it")
-    return found
+    return dict(sorted(found.items()))
 
 
 def _entries(folder: Path) -> list[Path]:

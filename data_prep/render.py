@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Render the data set the command line asks for. Raises UserError."""
     arguments = parse_arguments(argv)
     use_taxonomy(arguments)
-    meshes = None if arguments.meshes is None else find_meshes(arguments.meshes)
+    meshes = None if arguments.meshes is None else find_meshes(arguments.meshes, arguments.on_error)
     categories = chosen_categories(arguments, CATEGORIES if meshes is None else tuple(meshes))
     out, record = arguments.out, record_of(arguments, categories)
     check_folder(out, record)

@@ -102,6 +102,20 @@ def test_a_category_without_a_usable_model_is_an_error_even_when_skipping(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+def test_folders_that_are_no_category_or_hold_no_model_are_told_of(tmp_path, capsys):
+    meshes = tmp_path / "meshes"
+    add(meshes, "cup/a.off")
+    add(meshes, "chair/0001/model.off")
+    add(meshes, "textures/b.off", 1)
+    with pytest.raises(UserError, match="meshes/textures: category: unknown name 'textures'"):
+        run(tmp_path / "out", meshes)
+    run(tmp_path / "out", meshes, "--on-error", "skip")
+    err = capsys.readouterr().err
+    assert f"skipped: {meshes}/textures: category: unknown name 'textures'" in err
+    assert f"note: {meshes}/chair: holds no model" in err
+    assert [path.name for path in (tmp_path / "out" / "images").iterdir()] == ["cup"]
+
+
 def test_links_and_unreadable_files_are_named(tmp_path, capsys):
     meshes = tmp_path / "meshes"
     add(meshes, "cup/a.off")
