@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llava_pose.api import LlavaPose
+    from llava_pose.predictions import Prediction, draw
 
 __version__ = "0.1.0"
-__all__ = ["LlavaPose", "__version__"]
+__all__ = ["LlavaPose", "Prediction", "__version__", "draw"]
 
-_MODULE_OF = {"LlavaPose": "llava_pose.api"}
+_MODULE_OF = {
+    "LlavaPose": "llava_pose.api",
+    "Prediction": "llava_pose.predictions",
+    "draw": "llava_pose.predictions",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -2,71 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from PIL import Image
 
 from . import checkpoint, taxonomy
+from .arrays import is_array
 from .engine import MAX_NEW_TOKENS, Answer, Engine
 from .errors import UserError
 from .evaluation import batched
-from .images import Box, crop_box, open_image
+from .images import FILE, Box, open_views
+from .loading import read_ahead
+from .predictions import Candidate, Prediction
 from .processing import assistant_message, user_message, without_marks
-from .words import pose_words
+from .trie import NameTrie
 
 BATCH = 32
+READERS = 2
+"""Threads that prepare the next batches while the model works on one."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One object: its category among the candidates and its pose in radians.
+class _Place(NamedTuple):
+    """Where an object is: in which image, and at which box of it."""
 
-    class_probability: over the candidates; confidence: see ``reading.PoseReading``; box: the (x1, y1, x2, y2) that
-    was asked for, None for the whole image; distributions (3, bins): over azimuth, elevation and theta.
-    """
-
-    category: str
-    class_probability: float
-    azimuth: float
-    elevation: float
-    theta: float
-    confidence: float
-    box: Box | None = None
-    distributions: np.ndarray = field(repr=False, compare=False, default_factory=lambda: np.zeros((3, 0)))
-
-    @property
-    def pose(self) -> np.ndarray:
-        """Azimuth, elevation, theta: (3,) float64, radians."""
-        return np.array([self.azimuth, self.elevation, self.theta])
-
-    @property
-    def words(self) -> str:
-        """The pose in degrees and words."""
-        return pose_words(self.pose)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The prediction as JSON-ready values, without the distributions."""
-        box = None if self.box is None else list(self.box)
-        names = ("category", "class_probability", "azimuth", "elevation", "theta", "confidence")
-        return {**{name: getattr(self, name) for name in names}, "box": box}
+    image: int
+    box: Box | None
 
 
 class LlavaPose:
-    """A model ready to use. ``engine`` gives access to its parts."""
+    """A model ready to use, by several threads side by side. ``engine`` gives access to its parts."""
 
     def __init__(self, engine: Engine):
         self.engine = engine
+        # Names take longer to encode than an image to look at, and mostly are the same ones.
+        self._name_trie = lru_cache(maxsize=8)(self._make_name_trie)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path = checkpoint.EMBEDDED, **kwargs: Any) -> LlavaPose:
-        """Open a model folder, a hub name, or the embedded model; ``kwargs`` as for ``checkpoint.load``.
+    def from_pretrained(
+        cls,
+        path: str | Path = checkpoint.EMBEDDED,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        **kwargs: Any,
+    ) -> LlavaPose:
+        """Open a model folder, a hub name, or the embedded model.
 
-        Raises UserError when it is none.
+        device: where it runs: the first GPU, if there is one, unless said otherwise; dtype: its precision, by default
+        bfloat16 on a GPU and float32 elsewhere; ``kwargs`` go to transformers (``device_map``, which places the model
+        itself, ``quantization_config`` …).
+
+        Raises UserError when it is no model, one whose pose head was never trained, or no such device or precision.
         """
-        return cls(Engine(*checkpoint.load(path, **kwargs)))
+        target = _device(device)
+        if isinstance(dtype, str) and dtype not in DTYPES:
+            raise UserError(f"dtype: {dtype!r} is none of {', '.join(DTYPES)}")
+        precision = DTYPES[dtype] if isinstance(dtype, str) else dtype
+        if precision is None:
+            precision = torch.float32 if target.type == "cpu" else torch.bfloat16
+        checkpoint.check_has_head(path)
+        model, processor = checkpoint.load(path, precision, **kwargs)
+        if not kwargs.keys() & {"device_map", "quantization_config"}:
+            model.to(target)  # type: ignore[arg-type]  # transformers declares it for itself only
+        return cls(Engine(model, processor))
 
     @property
     def categories(self) -> list[str]:
@@ -76,45 +82,69 @@ class LlavaPose:
 
     def predict(
         self,
-        images: Sequence[Any],
+        images: Any,
         categories: Sequence[str] | None = None,
-        boxes: Sequence[Box | None] | None = None,
+        boxes: Any = None,
+        *,
+        top_k: int = 1,
+        flip: bool = False,
+        temperature: float | None = None,
     ) -> list[Prediction]:
-        """Name the object in each image and read its pose.
+        """Name the object in each image, or at each box, and read its pose.
 
-        images: paths or PIL images; categories: the candidate names (``self.categories`` when left out), in any
-        spelling the taxonomy knows; boxes: for each image the box (x1, y1, x2, y2) in pixels of the object meant, or
-        None for the whole image.
+        images: one image or several: paths, binary files, PIL images, arrays or tensors (see ``arrays.picture_of``; one
+        of four dimensions is a batch). categories: the candidate names (``self.categories`` when left out), in any
+        spelling the taxonomy knows. boxes: for each image (for the one image, as it is) the box (x1, y1, x2, y2) in
+        pixels of the upright picture of the object meant, or several such boxes, or None for the whole image.
 
-        Raises UserError for a file that is no image, a box outside its image, an unknown category, one given twice
-        (be it under another name) and a list without any.
+        top_k: how many of the best categories to tell, each with its pose; flip: whether poses are read in the mirror
+        image too, which reads better and takes twice the time; temperature: of the probabilities over the categories,
+        that of the model's calibration when left out.
+
+        Returns a prediction for each box, or whole image, in order; ``index`` says which image it is in.
+
+        Raises UserError for what is no image, a box outside its image, too few or too many boxes, an unknown category,
+        one given twice (be it under another name), a list without any, and a ``top_k`` below 1.
         """
         names = self.categories if categories is None else _canonical(categories)
-        places = [None] * len(images) if boxes is None else list(boxes)
-        if len(places) != len(images):
-            raise UserError(f"boxes: {len(places)} for {len(images)} images")
-        trie = self.engine.name_trie(names)
+        if top_k < 1:
+            raise UserError(f"top_k: {top_k}: at least 1 is needed")
+        pictures, alone = _several(images)
+        places = list(_places(boxes, len(pictures), alone))
+        trie = self._name_trie(tuple(names), tuple(map(taxonomy.spoken_name, names)), temperature)
+
+        def read(batch: list[_Place]) -> tuple[list[_Place], torch.Tensor]:
+            return batch, self._pixels(pictures, batch, alone)
+
         predictions = []
-        for batch in batched(zip(images, places, strict=True), BATCH):
-            crops = [crop_box(open_image(image), box) for image, box in batch]
-            for naming, (_, box) in zip(self.engine.name(crops, trie), batch, strict=True):
-                azimuth, elevation, theta = (float(angle) for angle in naming.reading.pose)
-                predictions.append(
-                    Prediction(
-                        category=names[naming.index],
-                        class_probability=float(naming.probabilities[naming.index]),
-                        azimuth=azimuth,
-                        elevation=elevation,
-                        theta=theta,
-                        confidence=naming.reading.confidence,
-                        box=box,
-                        distributions=naming.reading.distributions,
-                    )
+        batches = list(batched(places, BATCH))
+        for batch, pixels in read_ahead(read, batches, READERS if len(batches) > 1 else 0):
+            for place, naming in zip(batch, self.engine.name(pixels, trie, top_k=top_k, flip=flip), strict=True):
+                candidates = tuple(
+                    Candidate(names[name], float(naming.probabilities[name]), reading)
+                    for name, reading in zip(naming.names, naming.readings, strict=True)
                 )
+                predictions.append(Prediction(candidates, place.box, place.image, pictures[place.image]))
         return predictions
 
+    def _make_name_trie(self, names: tuple[str, ...], spoken: tuple[str, ...], temperature: float | None) -> NameTrie:
+        """The trie of these names; ``spoken``, how the taxonomy says them, tells it from an earlier one."""
+        return self.engine.name_trie(names, temperature=temperature)
+
+    def _pixels(self, pictures: Sequence[Any], places: Sequence[_Place], alone: bool) -> torch.Tensor:
+        views = []
+        for index, group in groupby(places, key=lambda place: place.image):
+            name = "image" if alone else f"images[{index}]"
+            views += open_views(pictures[index], [place.box for place in group], self._side, name)
+        return self.engine.pixels(views)
+
+    @property
+    def _side(self) -> int:
+        """The side in pixels of the square the model looks at."""
+        return int(self.engine.model.config.vision_config.image_size)
+
     def chat(self, image: Any, messages: Sequence[dict[str, Any]]) -> Answer:
-        """Answer the last of ``messages`` about an image (a path or a PIL image).
+        """Answer the last of ``messages`` about one image, of a kind that ``predict`` takes.
 
         messages: ``{"role": "user" | "assistant", "content": text}``, ending with the user's. The answer's text holds
         a ``<pose>`` mark for each of its ``readings``.
@@ -128,7 +158,7 @@ class LlavaPose:
         length = self.engine.prompt_length(turns)
         if length >= self.engine.context:
             raise UserError(f"messages: {length} tokens, but this model holds {self.engine.context}")
-        pixels = self.engine.processor.pixels([open_image(image)])
+        pixels = self.engine.pixels(open_views(image, [None], self._side))
         return self.engine.stream(turns, pixels, min(MAX_NEW_TOKENS, self.engine.context - length))
 
     def recent(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -139,7 +169,49 @@ class LlavaPose:
         return kept
 
 
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # torch built without that kind of device asserts it
+        raise UserError(f"device: {str(device)!r}: {str(error).splitlines()[0]}") from error
+
+
+def _several(images: Any) -> tuple[list[Any], bool]:
+    """The images as a list, and whether it is one that was handed in alone."""
+    if isinstance(images, (Image.Image, *FILE)) or (is_array(images) and images.ndim in (2, 3)):
+        return [images], True
+    if not isinstance(images, Iterable):
+        raise UserError(f"images: {type(images).__name__}: expected an image or a list of images")
+    return list(images), False
+
+
+def _places(boxes: Any, images: int, alone: bool) -> Iterator[_Place]:
+    if boxes is not None and not isinstance(boxes, Iterable):
+        raise UserError(f"boxes: {boxes!r:.80}: expected a box, or a list of them")
+    given = [None] * images if boxes is None else [boxes] if alone else list(boxes)
+    if len(given) != images:
+        raise UserError(f"boxes: {len(given)} for {images} images")
+    for index, entry in enumerate(given):
+        if entry is None:
+            yield _Place(index, None)
+            continue
+        try:
+            rows = np.asarray(entry, dtype=np.float64)
+            rows = rows.reshape(-1, 4) if rows.shape in ((0,), (4,)) else rows
+            if rows.ndim != 2 or rows.shape[1] != 4:
+                raise ValueError(f"shape {rows.shape}")
+        except (TypeError, ValueError) as error:
+            name = "boxes" if alone else f"boxes[{index}]"
+            raise UserError(f"{name}: {entry!r:.80}: expected x1, y1, x2, y2 or a list of such boxes") from error
+        for x1, y1, x2, y2 in rows.tolist():
+            yield _Place(index, (x1, y1, x2, y2))
+
+
 def _canonical(categories: Sequence[str]) -> list[str]:
+    if isinstance(categories, str):
+        raise UserError(f"categories: {categories!r}: expected a list of names")
     spellings: dict[str, str] = {}
     for spelling in categories:
         name = taxonomy.resolve(spelling)

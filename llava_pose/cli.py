@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,8 +18,8 @@ from .arguments import CommandParser
 from .errors import UserError, run_cli
 
 if TYPE_CHECKING:
-    from .api import Prediction
     from .images import Box
+    from .predictions import Prediction
 
 DESCRIPTION = """\
 Name the objects in a picture and tell how they are posed in 3D.
@@ -47,9 +48,12 @@ examples:
 
 output, a line an object (its name and how probable it is among the categories, its pose, how sure the pose is):
   photo.png  car 98%  azimuth 312°, elevation 11°, theta 2° · seen from its front-right, from slightly above  (71% sure)
+Where the object may well be turned otherwise, as one that looks alike from behind, that follows: (or azimuth 132°, …).
 
---json prints one array; each object has image, category, class_probability, azimuth, elevation, theta (radians),
-confidence (0 to 1) and box (null for the whole picture)."""
+--json prints one array; each object has image, category, class_probability, azimuth, elevation, theta (radians, null
+where no pose could be read), spread (of each angle), confidence (0 to 1), expected_error (radians), alternative (null,
+or azimuth, elevation, theta, probability, turn), calibrated (whether these were fitted to how often the model was
+right) and box (null for the whole picture)."""
 
 CHAT_EXAMPLES = """\
 examples:
@@ -71,6 +75,8 @@ def entry() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # A terminal or pipe that lacks a character gets a question mark in its place.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    # What libraries say to programmers; what is wrong is told as an error.
+    warnings.simplefilter("ignore")
     run_cli(main)
 
 
@@ -128,8 +134,8 @@ def _box(text: str) -> Box:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from .folders import model_source, use_taxonomy_of
-    from .images import check_box, check_png_target, image_size, open_image, save_png
-    from .taxonomy import read_category_file, spoken_name
+    from .images import check_box, check_png_target, image_size, save_png
+    from .taxonomy import read_category_file
 
     images, boxes = arguments.images, arguments.box or [None]
     for option in ("box", "save"):
@@ -162,10 +168,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps([{"image": path, **prediction.to_dict()} for path, prediction in found], indent=2))
     if arguments.save:
-        from .overlay import PosedAnswer, answer_picture
+        from .predictions import draw
 
-        answers = [PosedAnswer(spoken_name(each.category), each.pose, each.box) for _, each in found]
-        save_png(answer_picture(open_image(images[0]), answers), arguments.save)
+        save_png(draw([prediction for _, prediction in found]), arguments.save)
         note(f"saved {arguments.save}")
 
 
@@ -173,10 +178,13 @@ def _line(path: str, prediction: Prediction) -> str:
     """A prediction for people; see ``PREDICT_EXAMPLES``."""
     from .taxonomy import spoken_name
     from .terminal import styled
+    from .words import pose_text
 
     where = "" if prediction.box is None else "[" + ",".join(f"{edge:g}" for edge in prediction.box) + "]"
     name = styled(f"{spoken_name(prediction.category)} {prediction.class_probability:.0%}", "1")
-    return f"{path}{where}  {name}  {prediction.words}  ({prediction.confidence:.0%} sure)"
+    other = prediction.alternative
+    told = "" if other is None else f"  (or {pose_text(other.pose)}: {other.probability:.0%})"
+    return f"{path}{where}  {name}  {prediction.words}  ({prediction.confidence:.0%} sure){told}"
 
 
 def _chat(arguments: argparse.Namespace) -> None:

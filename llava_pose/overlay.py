@@ -47,11 +47,18 @@ ANSWER_WIDTH = 560
 
 @dataclass(frozen=True)
 class PosedAnswer:
-    """One object of an answer: ``pose`` (3,) in radians, and where it is, if known: ``box`` (x1, y1, x2, y2)."""
+    """One object of an answer: ``pose`` (3,) in radians, not finite where none could be read; where it is, if known:
+    ``box`` (x1, y1, x2, y2); and what else there is to say, if anything: ``note``."""
 
     name: str
     pose: ArrayLike
     box: Box | None = None
+    note: str = ""
+
+    @property
+    def readable(self) -> bool:
+        """Whether there is a pose to draw."""
+        return bool(np.isfinite(np.asarray(self.pose, dtype=np.float64)).all())
 
 
 def draw_axes(image: Image.Image, pose: ArrayLike, center: Sequence[float], length: float) -> Image.Image:
@@ -191,7 +198,9 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
     chips = []
     for index, answer in enumerate(answers):
         name = f"{index + 1} {answer.name}" if numbered else answer.name
-        chips.append(f"{name} · {pose_text(answer.pose)}")
+        chips.append(f"{name} · {pose_text(answer.pose) if answer.readable else 'no readable pose'}")
+        if answer.note:
+            chips.append(answer.note)
         if answer.box is not None:
             x1, y1, x2, y2 = (scale * edge for edge in answer.box)
             picture = draw_box(picture, (x1, y1, x2, y2), name)
@@ -202,7 +211,8 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
             length = 0.36 * min(column, picture.height)
             if numbered:
                 picture = _tagged(picture, (center[0] - 0.5 * length, center[1] - 1.2 * length - 16), name)
-        picture = draw_axes(picture, answer.pose, center, length)
+        if answer.readable:
+            picture = draw_axes(picture, answer.pose, center, length)
     return _with_chips(picture, chips)
 
 

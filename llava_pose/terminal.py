@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ def styled(text: str, code: str) -> str:
 
 
 def open_model(name: str) -> LlavaPose:
-    """The model under a name of ``folders.model_source``, on the GPU in bfloat16 where there is one.
+    """The model under a name of ``folders.model_source``, where and as precise as ``LlavaPose.from_pretrained`` has it.
 
     Nothing of the libraries' own talk reaches the terminal, but the progress of a download does, on a keyboard's
     stderr. Raises UserError when it is no model.
@@ -41,14 +40,8 @@ def open_model(name: str) -> LlavaPose:
     try:
         with _no_garbage_collection():
             _silence_libraries(progress=downloads and keyboard)
-            import torch
-
             from .api import LlavaPose
-        gpu = torch.cuda.is_available()
-        model = LlavaPose.from_pretrained(source, dtype=torch.bfloat16 if gpu else torch.float32)
-        if gpu:
-            model.engine.model.to("cuda")
-        return model
+        return LlavaPose.from_pretrained(source)
     finally:
         if keyboard:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -66,7 +59,6 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def _silence_libraries(progress: bool) -> None:
-    warnings.simplefilter("ignore")
     # Read when the libraries are imported; whoever sets one keeps it.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")

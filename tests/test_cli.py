@@ -202,8 +202,9 @@ def test_predict_json_has_the_fields_of_the_contract(run: Run, photo: str, taugh
     code, out, err = run("predict", photo, *boxes, "--categories", str(names), "--json", "--model", taught)
     objects = json.loads(out)
     assert (code, err) == (0, "")
-    fields = ["image", "category", "class_probability", "azimuth", "elevation", "theta", "confidence", "box"]
-    assert [list(each) for each in objects] == [fields, fields]
+    contract = {"image", "category", "class_probability", "azimuth", "elevation", "theta", "confidence", "box"}
+    fields = contract | {"spread", "expected_error", "alternative", "calibrated"}
+    assert [set(each) for each in objects] == [fields, fields]
     assert [each["box"] for each in objects] == [[10, 10, 90, 80], [-5, 20, 60, 170]]
     assert all(each["image"] == photo and each["category"] in ("car", "diningtable") for each in objects)
     assert all(0.5 <= each["class_probability"] <= 1 and 0 <= each["confidence"] <= 1 for each in objects)
