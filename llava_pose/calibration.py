@@ -1,9 +1,9 @@
 """Probabilities that mean what they say: fitted to how often a model was right on validation data.
 
-Four quantities, each with two numbers or one, since a few hundred objects determine no more: the probability that a
+Four quantities, each with one to three numbers, since a few hundred objects determine no more: the probability that a
 pose errs by less than π/6 and the probability that its class is right as well (a logistic function of the log-odds,
-after Platt), the error to expect (a power of the expected error under the model's own distributions), and the
-temperature of the softmax over names. A pose itself is never changed. The fit is kept as ``calibration.json`` in the
+after Platt), the error to expect (a product of powers of what the model's own distributions say), and the temperature
+of the softmax over names. A pose itself is never changed. The fit is kept as ``calibration.json`` in the
 model's folder; a model without one is uncalibrated.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,14 +26,27 @@ LEAST_OBJECTS = 50
 """Fewer objects than these say nothing reliable."""
 
 _LOWEST = 1e-4
+_LEAST_DOUBT = 1e-3
 _TEMPERATURES = (0.05, 20.0)
 
 
-class Curve(NamedTuple):
-    """A straight line, of log-odds for a probability and of logarithms for an error. A slope of 1 and an intercept of
-    0 change nothing; the slope is never negative, so that order is kept."""
+class Line(NamedTuple):
+    """A probability's log-odds as a line in those that the model gives. A slope of 1 and an intercept of 0 change
+    nothing; the slope is never negative, so that order is kept."""
 
     slope: float
+    intercept: float
+
+
+class Powers(NamedTuple):
+    """An error's logarithm: ``risk`` times that of the error the model expects, ``doubt`` times that of the probability
+    it leaves to a miss, and ``intercept``. (1, 0, 0) changes nothing.
+
+    Both are needed: targets spread over neighbouring bins put a floor under the expected error, not under the doubt.
+    """
+
+    risk: float
+    doubt: float
     intercept: float
 
 
@@ -42,9 +55,9 @@ class Calibration:
     """What was fitted, for poses of ``num_bins`` bins, to ``objects`` objects of the split ``split`` of ``data``."""
 
     num_bins: int
-    pose: Curve
-    pose_error: Curve
-    pose_and_class: Curve
+    pose: Line
+    pose_error: Powers
+    pose_and_class: Line
     class_temperature: float
     objects: int
     data: str
@@ -54,9 +67,10 @@ class Calibration:
         """The probability (…) that poses err by less than π/6, from the model's own (…)."""
         return _sigmoid(self.pose.slope * _logit(mass) + self.pose.intercept)
 
-    def error(self, risk: Any) -> np.ndarray:
-        """The geodesic error (…) in radians to expect, at most π, from the model's own expectation (…)."""
-        log = self.pose_error.slope * np.log(_positive(risk)) + self.pose_error.intercept
+    def error(self, risk: Any, mass: Any) -> np.ndarray:
+        """The geodesic error (…) in radians to expect, at most π, from the model's own expectation (…) and its
+        probability (…) to err by less than π/6."""
+        log = _error_design(risk, mass) @ np.array(self.pose_error)
         return np.exp(np.minimum(log, math.log(math.pi)))
 
     def hit_and_class(self, hit: Any, class_probability: Any) -> np.ndarray:
@@ -114,8 +128,8 @@ def fit(outcomes: Outcomes, num_bins: int, data: str, split: str) -> Calibration
     own = Calibration(
         num_bins=num_bins,
         pose=pose,
-        pose_error=fit_error(outcomes.risk, outcomes.errors),
-        pose_and_class=Curve(1.0, 0.0),
+        pose_error=fit_error(outcomes.risk, outcomes.mass, outcomes.errors),
+        pose_and_class=Line(1.0, 0.0),
         class_temperature=temperature,
         objects=len(outcomes),
         data=data,
@@ -126,28 +140,33 @@ def fit(outcomes: Outcomes, num_bins: int, data: str, split: str) -> Calibration
     return replace(own, pose_and_class=joint)
 
 
-def fit_probability(probability: np.ndarray, happened: np.ndarray) -> Curve:
-    """The curve that makes probabilities (N,) most likely for what happened (N,), by logistic regression on their
-    log-odds."""
+def fit_probability(probability: np.ndarray, happened: np.ndarray) -> Line:
+    """The line under which what happened (N,) is most likely, by logistic regression on the log-odds of what the model
+    said (N,)."""
     odds, happened = _logit(probability), np.asarray(happened, dtype=np.float64)
 
     def derivatives(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         value = _sigmoid(line)
         return value - happened, value * (1.0 - value)
 
-    return _regress(odds, derivatives)
+    slope, intercept = _regress(np.stack([odds, np.ones_like(odds)], -1), derivatives)
+    if slope < 0:
+        # What goes the wrong way is worth no more than nothing: the same for every object.
+        slope, intercept = 0.0, _regress(np.stack([0.0 * odds, np.ones_like(odds)], -1), derivatives)[1]
+    return Line(float(slope), float(intercept))
 
 
-def fit_error(risk: np.ndarray, errors: np.ndarray) -> Curve:
-    """The curve that makes errors (N,) in radians most likely as exponentially distributed around what it predicts
-    from the expected ones (N,): its mean is right, and large errors, whose spread is as large, do not rule it."""
+def fit_error(risk: np.ndarray, mass: np.ndarray, errors: np.ndarray) -> Powers:
+    """The powers under which errors (N,) in radians are most likely, each taken as exponentially distributed around
+    what is predicted from ``risk`` and ``mass`` (N,), see ``Outcomes``: the mean comes out right, and large errors,
+    whose spread is as large, do not rule it."""
     observed = np.clip(np.nan_to_num(np.asarray(errors, dtype=np.float64), nan=math.pi), 0.0, math.pi)
 
     def derivatives(line: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ratio = observed / np.exp(np.clip(line, -20.0, 20.0))
         return 1.0 - ratio, ratio
 
-    return _regress(np.log(_positive(risk)), derivatives)
+    return Powers(*map(float, _regress(_error_design(risk, mass), derivatives)))
 
 
 def fit_temperature(scores: np.ndarray, names: np.ndarray) -> float:
@@ -185,7 +204,10 @@ def expected_calibration_error(predicted: np.ndarray, observed: np.ndarray, bins
 
 def to_text(calibration: Calibration) -> str:
     """The contents of ``calibration.json``."""
-    values = {name: value._asdict() if isinstance(value, Curve) else value for name, value in vars(calibration).items()}
+    values = {
+        name: value._asdict() if isinstance(value, (Line, Powers)) else value
+        for name, value in vars(calibration).items()
+    }
     return json.dumps({"format": FORMAT, **values}, indent=1) + "\n"
 
 
@@ -201,8 +223,10 @@ def read(path: str | Path) -> Calibration:
         raise UserError(f"{path}: holds {keys}, expected {sorted(names)}")
     if found.pop("format") != FORMAT:
         raise UserError(f"{path}: format: not {FORMAT!r}")
-    for name in ("pose", "pose_error", "pose_and_class"):
-        found[name] = _read_curve(path, name, found[name])
+    for name in ("pose", "pose_and_class"):
+        found[name] = Line(**_read_numbers(path, name, found[name], Line._fields))
+        _check(path, f"{name}.slope", found[name].slope, found[name].slope >= 0)
+    found["pose_error"] = Powers(**_read_numbers(path, "pose_error", found["pose_error"], Powers._fields))
     _check(path, "class_temperature", found["class_temperature"], _is_number(found["class_temperature"], above=0.0))
     for name, least in (("num_bins", 4), ("objects", 1)):
         _check(path, name, found[name], type(found[name]) is int and found[name] >= least)
@@ -211,12 +235,11 @@ def read(path: str | Path) -> Calibration:
     return Calibration(**found)
 
 
-def _read_curve(path: str | Path, name: str, value: Any) -> Curve:
-    _check(path, name, value, isinstance(value, dict) and sorted(value) == ["intercept", "slope"])
-    slope, intercept = value["slope"], value["intercept"]
-    _check(path, f"{name}.slope", slope, _is_number(slope) and slope >= 0)
-    _check(path, f"{name}.intercept", intercept, _is_number(intercept))
-    return Curve(float(slope), float(intercept))
+def _read_numbers(path: str | Path, name: str, value: Any, keys: Sequence[str]) -> dict[str, float]:
+    _check(path, name, value, isinstance(value, dict) and sorted(value) == sorted(keys))
+    for key in keys:
+        _check(path, f"{name}.{key}", value[key], _is_number(value[key]))
+    return {key: float(value[key]) for key in keys}
 
 
 def _is_number(value: Any, above: float = -math.inf) -> bool:
@@ -228,26 +251,31 @@ def _check(path: str | Path, name: str, value: Any, right: bool) -> None:
         raise UserError(f"{path}: {name}: {value!r} cannot be right")
 
 
-def _regress(x: np.ndarray, derivatives: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Curve:
-    """The line a·x + b that minimises a convex loss, given its first and second derivatives in the line's values (N,).
+def _regress(design: np.ndarray, derivatives: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The weights (D,) of the columns of ``design`` (N, D) that minimise a convex loss of their sum (N,), given its
+    first and second derivatives.
 
-    One pseudo-observation's worth of pull towards the line that changes nothing keeps the answer finite where all
-    were right.
+    One pseudo-observation's worth of pull towards (1, 0, …), which changes nothing, keeps them finite where all were
+    right.
     """
-    design = np.stack([x, np.ones_like(x)], -1)
-    neutral = line = np.array([1.0, 0.0])
+    neutral = np.eye(design.shape[1])[0]
+    weights = neutral
     for _ in range(100):
-        first, second = derivatives(design @ line)
-        gradient = design.T @ first + (line - neutral)
-        hessian = (design * second[:, None]).T @ design + np.eye(2)
+        first, second = derivatives(design @ weights)
+        gradient = design.T @ first + (weights - neutral)
+        hessian = (design * second[:, None]).T @ design + np.eye(len(neutral))
         step = np.linalg.solve(hessian, gradient)
-        line = line - step / max(1.0, float(np.abs(step).max()))
+        weights = weights - step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-9:
             break
-    if line[0] >= 0:
-        return Curve(float(line[0]), float(line[1]))
-    # Predictions that go the wrong way are worth no more than none: the same value for every object.
-    return Curve(0.0, _regress(np.zeros_like(x), derivatives).intercept)
+    return weights
+
+
+def _error_design(risk: Any, mass: Any) -> np.ndarray:
+    """The columns (…, 3) that ``Powers`` weighs."""
+    expected = np.log(np.maximum(np.asarray(risk, dtype=np.float64), _LOWEST))
+    doubt = np.log(np.maximum(1.0 - np.asarray(mass, dtype=np.float64), 0.0) + _LEAST_DOUBT)
+    return np.stack(np.broadcast_arrays(expected, doubt, 1.0), -1)
 
 
 def _logit(probability: Any) -> np.ndarray:
@@ -257,7 +285,3 @@ def _logit(probability: Any) -> np.ndarray:
 
 def _sigmoid(value: Any) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(value, -50.0, 50.0)))
-
-
-def _positive(value: Any) -> np.ndarray:
-    return np.maximum(np.asarray(value, dtype=np.float64), _LOWEST)

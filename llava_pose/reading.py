@@ -100,7 +100,9 @@ def _read(distributions: np.ndarray, calibration: Calibration | None, goal: Goal
     joint = JointPoses(distributions)
     best, other, turns = _two_apart(joint.modes(goal))
     mass, other_mass, risk = joint.within(best, HIT), joint.within(other, HIT), joint.expected_error(best)
-    confidence, expected = (mass, risk) if calibration is None else (calibration.hit(mass), calibration.error(risk))
+    confidence, expected = mass, risk
+    if calibration is not None:
+        confidence, expected = calibration.hit(mass), calibration.error(risk, mass)
     # What the pose's own confidence leaves is shared out as the model would.
     left = 1.0 - confidence
     shares = np.minimum(other_mass * left / np.maximum(1.0 - mass, 1e-9), left)

@@ -7,13 +7,13 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError
 
 from llava_pose import LlavaPose, calibration, checkpoint
-from llava_pose.calibration import Calibration, Curve
+from llava_pose.calibration import Calibration, Line, Powers
 from llava_pose.errors import UserError
 from llava_pose.folders import optional_file
 from llava_pose.info import report
 from tests.test_adapters import trained_adapter
 
-FITTED = Calibration(40, Curve(1.5, -0.25), Curve(0.75, 0.5), Curve(1.0, 0.0), 1.25, 640, "data", "val")
+FITTED = Calibration(40, Line(1.5, -0.25), Powers(0.75, 0.25, 0.5), Line(1.0, 0.0), 1.25, 640, "data", "val")
 
 
 @pytest.fixture

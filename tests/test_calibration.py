@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from llava_pose import calibration
-from llava_pose.calibration import Calibration, Curve, Outcomes
+from llava_pose.calibration import Calibration, Line, Outcomes, Powers
 from llava_pose.errors import UserError
 
-GOOD = Calibration(40, Curve(1.5, -0.25), Curve(0.75, 0.5), Curve(1.0, 0.0), 1.25, 640, "data/val", "val")
+GOOD = Calibration(40, Line(1.5, -0.25), Powers(0.75, 0.25, 0.5), Line(1.0, 0.0), 1.25, 640, "data/val", "val")
 
 
 def sigmoid(value):
@@ -59,17 +59,23 @@ def test_class_and_pose_together_are_calibrated_where_they_fail_together():
     assert calibration.expected_calibration_error(found.hit_and_class(hit, named), both) < 0.05
 
 
-def test_the_error_curve_finds_a_power_law():
+def test_the_expected_error_finds_its_powers():
     rng = np.random.default_rng(0)
-    risk = rng.uniform(0.05, 0.6, 20000)
-    errors = rng.exponential(0.4 * risk**1.5)
-    curve = calibration.fit_error(risk, errors)
-    assert curve.slope == pytest.approx(1.5, abs=0.05)
-    assert math.exp(curve.intercept) == pytest.approx(0.4, rel=0.05)
-    # And the mean of what it predicts is the mean of what happened.
-    found = Calibration(40, Curve(1, 0), curve, Curve(1, 0), 1.0, 1, "", "")
-    assert found.error(risk).mean() == pytest.approx(errors.mean(), rel=0.02)
-    assert found.error([1e9, 0.0]) == pytest.approx([math.pi, 0.0], abs=1e-4)
+    risk, mass = rng.uniform(0.05, 0.6, 20000), rng.uniform(0.2, 0.99, 20000)
+    errors = rng.exponential(0.4 * risk**1.5 * (1 - mass) ** 0.5)
+    powers = calibration.fit_error(risk, mass, errors)
+    assert powers.risk == pytest.approx(1.5, abs=0.05) and powers.doubt == pytest.approx(0.5, abs=0.05)
+    assert math.exp(powers.intercept) == pytest.approx(0.4, rel=0.05)
+    # And the mean of what is predicted is the mean of what happened.
+    found = Calibration(40, Line(1, 0), powers, Line(1, 0), 1.0, 1, "", "")
+    assert found.error(risk, mass).mean() == pytest.approx(errors.mean(), rel=0.02)
+    assert found.error([1e9, 0.0], [0.0, 1.0]) == pytest.approx([math.pi, 0.0], abs=1e-4)
+
+
+def test_powers_that_change_nothing_change_nothing():
+    found = Calibration(40, Line(1, 0), Powers(1, 0, 0), Line(1, 0), 1.0, 1, "", "")
+    np.testing.assert_allclose(found.error([0.1, 2.0], [0.3, 1.0]), [0.1, 2.0])
+    np.testing.assert_allclose(found.hit([0.1, 0.7]), [0.1, 0.7])
 
 
 def test_a_temperature_is_found_from_either_side():
@@ -89,9 +95,9 @@ def test_a_temperature_is_bounded_where_every_name_is_right_or_all_are_alike():
 
 
 def test_where_all_were_right_the_answer_is_sure_and_finite():
-    curve = calibration.fit_probability(np.linspace(0.6, 0.9, 200), np.ones(200, dtype=bool))
-    found = Calibration(40, curve, Curve(1, 0), Curve(1, 0), 1.0, 200, "", "")
-    assert math.isfinite(curve.slope) and math.isfinite(curve.intercept)
+    line = calibration.fit_probability(np.linspace(0.6, 0.9, 200), np.ones(200, dtype=bool))
+    found = Calibration(40, line, Powers(1, 0, 0), Line(1, 0), 1.0, 200, "", "")
+    assert math.isfinite(line.slope) and math.isfinite(line.intercept)
     assert 0.9 < found.hit([0.6])[0] <= 1
 
 
@@ -99,7 +105,7 @@ def test_confidence_that_goes_the_wrong_way_becomes_the_same_for_all():
     rng = np.random.default_rng(0)
     mass = rng.uniform(0, 1, 3000)
     happened = rng.random(3000) < 0.7 * (1 - mass)
-    found = Calibration(40, calibration.fit_probability(mass, happened), Curve(1, 0), Curve(1, 0), 1.0, 1, "", "")
+    found = Calibration(40, calibration.fit_probability(mass, happened), Powers(1, 0, 0), Line(1, 0), 1.0, 1, "", "")
     assert found.pose.slope == 0
     np.testing.assert_allclose(found.hit(mass), happened.mean(), atol=0.01)
 
@@ -109,7 +115,7 @@ def test_poses_that_are_not_finite_count_as_wrong_by_half_a_turn():
     outcomes.errors[:60] = np.nan
     assert not outcomes.hits[:60].any()
     found = calibration.fit(outcomes, 40, "", "val")
-    assert found.error([0.2])[0] > 1.0
+    assert found.error([0.2], [0.7])[0] > 1.0
 
 
 def test_calibration_error_by_hand():
@@ -171,7 +177,8 @@ def changed(**fields):
         (changed(pose=[1, 2]), r"pose: \[1, 2\]"),
         (changed(pose={"slope": 1}), "pose: "),
         (changed(pose={"slope": -1.0, "intercept": 0}), "pose.slope: -1.0"),
-        (changed(pose_error={"slope": 1.0, "intercept": math.inf}), "pose_error.intercept: inf"),
+        (changed(pose_error={"slope": 1.0, "intercept": 0.0}), "pose_error: "),
+        (changed(pose_error={"risk": 1.0, "doubt": 0.0, "intercept": math.inf}), "pose_error.intercept: inf"),
     ],
 )
 def test_a_file_that_cannot_be_right_is_refused_by_field_and_value(tmp_path, text, message):

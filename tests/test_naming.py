@@ -12,7 +12,7 @@ from PIL import Image
 from llava_pose import conversation, decoding
 from llava_pose import engine as engine_module
 from llava_pose.bins import PoseBins
-from llava_pose.calibration import Calibration, Curve
+from llava_pose.calibration import Calibration, Line, Powers
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.processing import assistant_message, user_message
@@ -299,7 +299,7 @@ def test_flipping_averages_the_logits_of_the_picture_and_of_its_mirror_image_map
 
 def test_a_calibrated_model_brings_its_temperature_and_its_confidence(released_pair, pictures):
     model = copy.copy(released_pair[0])
-    model.calibration = Calibration(40, Curve(0.5, 0.1), Curve(1.0, 0.3), Curve(1.0, 0.0), 2.5, 100, "data", "val")
+    model.calibration = Calibration(40, Line(0.5, 0.1), Powers(1.0, 0.0, 0.3), Line(1.0, 0.0), 2.5, 100, "data", "val")
     engine, own = Engine(model, released_pair[1]), Engine(*released_pair)
     [found] = engine.name(pictures[:1], engine.name_trie(CATEGORIES))
     [plain] = own.name(pictures[:1], own.name_trie(CATEGORIES))

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from llava_pose.bins import PoseBins
-from llava_pose.calibration import Calibration, Curve
+from llava_pose.calibration import Calibration, Line, Powers
 from llava_pose.geometry import pose_error, rotation_matrix
 from llava_pose.joint import decide
 from llava_pose.reading import read_poses
 
 PI = math.pi
 BINS = PoseBins()
-CALIBRATION = Calibration(40, Curve(0.5, 0.1), Curve(1.5, 0.2), Curve(1.0, 0.0), 1.0, 100, "data", "val")
+CALIBRATION = Calibration(40, Line(0.5, 0.1), Powers(1.5, 0.1, 0.2), Line(1.0, 0.0), 1.0, 100, "data", "val")
 
 
 def logits_of(pose, *more, deviation=1.0):
@@ -114,7 +114,7 @@ def test_calibration_changes_what_is_said_of_a_pose_and_not_the_pose():
     np.testing.assert_array_equal(own.pose, fitted.pose)
     assert fitted.calibrated and not own.calibrated
     assert fitted.confidence == pytest.approx(float(CALIBRATION.hit(own.confidence)))
-    assert fitted.expected_error == pytest.approx(float(CALIBRATION.error(own.expected_error)))
+    assert fitted.expected_error == pytest.approx(float(CALIBRATION.error(own.expected_error, own.confidence)))
     # The alternative keeps its share of what the confidence leaves.
     share = own.alternative.probability / (1 - own.confidence)
     assert fitted.alternative.probability == pytest.approx(share * (1 - fitted.confidence))
