@@ -15,7 +15,7 @@ from llava_pose import LlavaPose, taxonomy
 from llava_pose.errors import UserError
 from llava_pose.geometry import pose_error
 from llava_pose.images import crop_box
-from tests.test_calibrated_model import calibrated  # noqa: F401
+from tests.test_calibrated_model import FITTED
 
 SAMPLES = Path(llava_pose.__file__).parent / "assets" / "samples"
 NAMES = ["car", "chair", "motorbike", "teapot"]
@@ -195,12 +195,14 @@ def test_flip_reads_the_mirror_image_too_and_temperature_flattens(model, car):
     assert flat.category == "car" and flat.class_probability < 0.5 * car.class_probability
 
 
-def test_a_calibrated_models_confidence_is_that_of_its_calibration(calibrated, tiny_model_dir):  # noqa: F811
-    (plain,), (fitted,) = (LlavaPose.from_pretrained(path).predict(CAR) for path in (tiny_model_dir, calibrated))
-    calibration = LlavaPose.from_pretrained(calibrated).engine.model.calibration
+def test_a_calibrated_models_confidence_is_that_of_its_calibration(tiny_model_dir):
+    engine = LlavaPose.from_pretrained(tiny_model_dir, device="cpu").engine
+    (plain,) = LlavaPose(engine).predict(CAR)
+    engine.model.calibration = FITTED
+    (fitted,) = LlavaPose(engine).predict(CAR)
     assert (plain.to_dict()["calibrated"], fitted.to_dict()["calibrated"]) == (False, True)
     np.testing.assert_array_equal(fitted.pose, plain.pose)
-    assert fitted.confidence == pytest.approx(float(calibration.hit(plain.confidence)), abs=1e-6)
+    assert fitted.confidence == pytest.approx(float(FITTED.hit(plain.confidence)), abs=1e-6)
 
 
 def test_threads_side_by_side_get_what_one_alone_gets(model):
