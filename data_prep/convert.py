@@ -24,7 +24,7 @@ from data_prep.card import SKIPPED_FILE, write_card
 from data_prep.crops import PUBLISHED_SIZE
 from data_prep.files import write_atomic
 from data_prep.jobs import Job, Report, Settings, Workshop
-from data_prep.pool import run_jobs
+from data_prep.pool import JobCrew
 from data_prep.rows import Cut
 from data_prep.source import SPLITS, Problem, Source, Task, limited
 from data_prep.summary import Tally, summary_lines
@@ -131,8 +131,9 @@ def make_missing(
     missing = [job for job in jobs if job not in done]
     shop = Workshop(work.path, source, settings, features().arrow_schema)
     total, left = (sum(len(job.tasks) for job in some) for some in (jobs, missing))
-    with tqdm(total=total, initial=total - left, desc=source.name, unit="image", smoothing=0.05, disable=None) as bar:
-        for job, report in run_jobs(missing, shop, settings.workers, bar.update):
+    bar = tqdm(total=total, initial=total - left, desc=source.name, unit="image", smoothing=0.05, disable=None)
+    with bar, JobCrew(shop, max(1, min(settings.workers, len(missing)))) as crew:
+        for job, report in crew.run(missing, bar.update):
             done[job] = report
             for _, problem in report.problems:
                 bar.write(f"{job.split}: in error: {problem.message}")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.caption_files import released_caption
+from data_prep.caption_files import caption_places, released_caption
 from data_prep.convert import argument_parser, convert, settings_from
 from data_prep.layout import paths_of, read_lists
 from data_prep.source import Problem, Reading, Source, Task
@@ -48,8 +48,11 @@ class ImageNet3D(Source):
 
     def files(self, task: Task) -> list[Path]:
         """The image, its npz and what may hold its caption."""
-        beside = (self.root / "captions" / task.folder / f"{task.name}{suffix}" for suffix in (".txt", ".json"))
-        return [*paths_of(task, self.root), *beside, self.root / "captions.json", self.root / "captions.jsonl"]
+        files = list(paths_of(task, self.root))
+        for place in caption_places(self.root):
+            beside = [place / task.folder / f"{task.name}{suffix}" for suffix in (".txt", ".json")]
+            files += beside if place.is_dir() else [place]
+        return files
 
     def caption(self, task: Task, objects: Sequence[PosedObject]) -> tuple[str, tuple[int, ...]] | None:
         """The caption that lies beside the data."""

@@ -81,6 +81,8 @@ def paths_of(task: Task, root: Path) -> tuple[Path, Path]:
         images, annotations = root / "images" / task.folder, root / "annotations" / task.folder
     else:
         images = annotations = root / task.folder
-    candidates = [images / f"{task.name}{suffix}" for suffix in SUFFIXES]
-    image = next((path for path in candidates if path.exists()), candidates[0])
+    image = released = images / f"{task.name}{SUFFIXES[0]}"
+    if not released.exists():
+        others = (images / f"{task.name}{suffix}" for suffix in SUFFIXES[1:])
+        image = next((path for path in others if path.exists()), released)
     return image, annotations / f"{task.name}.npz"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.sharedctypes import Synchronized
+from typing import Any
 
 import cv2
 
@@ -13,36 +14,43 @@ from data_prep.jobs import Job, Report, Workshop, make_shard
 from llava_pose import taxonomy
 
 
-def run_jobs(
-    jobs: Sequence[Job], shop: Workshop, workers: int, advance: Callable[[int], object]
-) -> Iterator[tuple[Job, Report]]:
-    """Make the shards of jobs in so many processes; yields each job with its report when it is done.
+class JobCrew:
+    """``workers`` processes for jobs, or this one alone for 1. A context manager."""
 
-    ``advance(n)`` is called when n more images are done.
+    def __init__(self, shop: Workshop, workers: int) -> None:
+        # How many images are done, or below 0 once everybody is to stop.
+        self._counter = multiprocessing.get_context("spawn").Value("q", 0)
+        self._counted = 0
+        self._shop, self._alone = shop, workers == 1
+        self._crew = Crew(workers, _prepare, (shop, self._counter, taxonomy.active()))
 
-    Raises what ``make_shard`` raises, and UserError when a process was killed.
-    """
-    workers = min(workers, len(jobs))
-    if workers <= 1:
-        cv2.setNumThreads(1)
-        for job in jobs:
-            yield job, make_shard(job, shop, lambda: advance(1))
-        return
-    # How many images are done, or below 0 once everybody is to stop.
-    counter = multiprocessing.get_context("spawn").Value("q", 0)
-    counted = 0
+    def __enter__(self) -> JobCrew:
+        return self
 
-    def tick() -> None:
-        nonlocal counted
-        images = counter.value
-        advance(images - counted)
-        counted = images
+    def __exit__(self, *error: Any) -> None:
+        self._counter.value = -(2**62)
+        self._crew.__exit__(*error)
 
-    with Crew(workers, _prepare, (shop, counter, taxonomy.active())) as crew:
-        try:
-            yield from crew.run(_make_shard, [(job,) for job in jobs], tick)
-        finally:
-            counter.value = -(2**62)
+    def run(self, jobs: Sequence[Job], advance: Callable[[int], object]) -> Iterator[tuple[Job, Report]]:
+        """Make the shards of jobs; yields each job with its report when it is done.
+
+        ``advance(n)`` is called when n more images are done.
+
+        Raises what ``make_shard`` raises, and UserError when a process was killed.
+        """
+
+        if self._alone:
+            yield from ((job, make_shard(job, self._shop, lambda: advance(1))) for job in jobs)
+            return
+
+        def tick() -> None:
+            images = self._counter.value
+            advance(images - self._counted)
+            self._counted = images
+
+        for finished in self._crew.run(_make_shard, [(job,) for job in jobs], tick):
+            tick()
+            yield finished
 
 
 _tools: tuple[Workshop, Synchronized[int]]  # of a worker process

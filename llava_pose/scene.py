@@ -137,7 +137,7 @@ class PosedImage:
     def to_row(self) -> dict[str, Any]:
         """The record as a row of ``features()``; the image is left to ``datasets`` to encode."""
         row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        row["objects"] = [{**dataclasses.asdict(item), "bbox": list(item.bbox)} for item in self.objects]
+        row["objects"] = [{**vars(item), "bbox": list(item.bbox)} for item in self.objects]
         row["caption_objects"] = list(self.caption_objects)
         return row
 
