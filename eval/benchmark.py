@@ -18,130 +18,61 @@ import argparse
 import json
 import shutil
 import sys
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Image as ImageFeature
 
-from eval.fingerprint import check_same, data_fingerprint, file_fingerprint, model_fingerprint, names_fingerprint
+from eval.fingerprint import check_same, model_fingerprint
 from eval.journal import Lines, read_journals
-from eval.questions import open_rows
 from eval.results import ANSWERS, METRICS, PREDICTIONS, REPORT, make_metrics, write_results
-from eval.work import Predicting, answering, make_batches, on_main, share_out
-from llava_pose import checkpoint, taxonomy
+from eval.task import Task, open_task
+from eval.work import Answering, Predicting, make_batches, on_main, share_out
+from llava_pose import checkpoint
 from llava_pose.arguments import CommandParser, positive_number, whole_number
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
-from llava_pose.evaluation import Asking, Place, places_of, read_lines
-from llava_pose.folders import model_source, use_taxonomy_of
+from llava_pose.evaluation import Asking, read_lines
 from llava_pose.launch import make_accelerator
-from llava_pose.question_scores import read_questions
-from llava_pose.scene import crop_kind, load_split
 from llava_pose.trie import SCORINGS
 
 JOURNAL = "journal"
 KINDS = ("predictions", "questions")
+OPTIONS = ("split", "protocol", "reading", "flip", "winner_only", "scoring", "dtype")
+"""The options that predictions depend on, as the settings name them."""
 PATIENCE = timedelta(hours=12)
 """How long the fastest process waits for the slowest."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is evaluated: a split, whose images stay bytes, all places of objects in it, the candidate names, how
-    pictures are cut, the objects of the training split, and 3D questions."""
-
-    data: Any
-    places: list[Place]
-    categories: list[str]
-    crop: str | None
-    by_box: bool
-    train: list[dict[str, Any]]
-    questions: Lines
 
 
 def main() -> None:
     """Evaluate and write the results."""
     arguments = parse_arguments()
-    out = Path(arguments.out)
-    task = open_task(arguments)
+    out, task = Path(arguments.out), open_task(arguments)
     accelerator = make_accelerator(PATIENCE)
     model, processor = checkpoint.load(arguments.model, getattr(torch, arguments.dtype))
-    engine = Engine(model, processor)
+    engine = Engine(model.to(accelerator.device), processor)
     trie = engine.name_trie(task.categories, arguments.scoring, arguments.temperature)
     batches = make_batches(task.places, engine, trie, arguments.batch_size, arguments.max_batch_tokens)
     options = {
-        **{name: getattr(arguments, name) for name in ("split", "protocol", "reading", "flip", "winner_only")},
-        **{name: getattr(arguments, name) for name in ("scoring", "dtype")},
+        **{name: getattr(arguments, name) for name in OPTIONS},
         "crop": task.crop,
         "temperature": trie.temperature,
         "batch": max(map(len, batches)),
     }
-    fingerprint = {
-        "model": model_fingerprint(model, processor),
-        "data": data_fingerprint(arguments.data, arguments.split),
-        "categories": names_fingerprint(task.categories),
-        "questions": file_fingerprint(arguments.questions) if arguments.questions else None,
-        **options,
-    }
+    fingerprint = {"model": model_fingerprint(model, processor), **task.fingerprint, **options}
     counts = {"predictions": len(batches), "questions": len(task.questions)}
     left = on_main(accelerator, lambda: what_is_left(out, fingerprint, counts, arguments.overwrite))
-    model.to(accelerator.device)
-    stop = arguments.on_error == "stop"
     asking = Asking(arguments.protocol, not arguments.winner_only, arguments.flip, arguments.reading)
-    predict = Predicting(
-        engine,
-        trie,
-        task.categories,
-        asking,
-        data=task.data,
-        batches=batches,
-        crop=task.crop,
-        by_box=task.by_box,
-        workers=arguments.workers,
-        stop_on_error=stop,
-    )
-    for kind, work, unit in (
-        ("predictions", predict, "batch"),
-        ("questions", answering(engine, task.data, task.questions, stop), "question"),
-    ):
-        share_out(accelerator, out / JOURNAL / kind, fingerprint, left[kind], work, unit)
+    stop = arguments.on_error == "stop"
+    predict = Predicting(engine, trie, asking, task, batches, arguments.workers, stop)
+    for kind, work in (("predictions", predict), ("questions", Answering(engine, task, stop))):
+        share_out(accelerator, out / JOURNAL / kind, fingerprint, left[kind], work)
     if accelerator.is_main_process:
         about = {"model": str(arguments.model), "data": str(arguments.data), "categories": task.categories}
         settings = {**about, **options, "calibrated": model.calibration is not None, "fingerprint": fingerprint}
         finish(out, task, settings, arguments.protocol)
     accelerator.wait_for_everyone()
-
-
-def open_task(arguments: argparse.Namespace) -> Task:
-    """Open and check what the command line names, before a model is loaded. Raises UserError."""
-    out = Path(arguments.out)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file, not a folder")
-    checkpoint.check_has_head(arguments.model)
-    use_taxonomy_of(model_source(arguments.model))
-    data = load_split(arguments.data, arguments.split)
-    rows = data["objects"]
-    # For chance and counts: read before the work, so that a data set without it does not lose the predictions.
-    train = [item for row in load_split(arguments.data, "train")["objects"] for item in row]
-    cut = crop_kind(arguments.data)
-    by_box = arguments.crop == "box" or (arguments.crop is None and cut == "scene")
-    questions = read_questions(arguments.questions) if arguments.questions else []
-    if questions:
-        open_rows(arguments.data, questions)
-        if questions[0]["split"] != arguments.split:
-            raise UserError(f"{arguments.questions}: split: {questions[0]['split']!r}, but --split {arguments.split}")
-    return Task(
-        data=data.cast_column("image", ImageFeature(decode=False)),
-        places=places_of(rows),
-        categories=read_categories(arguments.categories, {item["category"] for row in rows for item in row}),
-        crop="box of scene" if by_box else cut,
-        by_box=by_box,
-        train=train,
-        questions=questions,
-    )
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -187,17 +118,6 @@ def parse_arguments() -> argparse.Namespace:
         help="a picture that cannot be read is a line with its error (default), or stops the run",
     )
     return parser.parse_args()
-
-
-def read_categories(path: str | None, present: set[str]) -> list[str]:
-    """The candidate names. Raises UserError where the data has a category that is not among them."""
-    if path is None:
-        return sorted(present)
-    categories = taxonomy.read_category_file(path)
-    missing = sorted(present - set(categories))
-    if missing:
-        raise UserError(f"{path}: {missing[0]!r} is in the data but not among the names")
-    return categories
 
 
 def what_is_left(

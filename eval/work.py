@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from eval.journal import Journal, Lines
 from eval.questions import ask
+from eval.task import Task
 from llava_pose import conversation
 from llava_pose.api import LlavaPose
 from llava_pose.decoding import nodes_at_once
@@ -35,15 +36,14 @@ def share_out(
     journals: Path,
     fingerprint: Mapping[str, Any],
     todo: Sequence[int],
-    work: Callable[[Sequence[int]], Finished],
-    unit: str,
+    work: Predicting | Answering,
 ) -> None:
     """Do the parts ``todo``, this process its share of them, and wait until all processes have done theirs."""
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     if mine:
         with Journal(journals, accelerator.process_index, fingerprint) as journal:
             hidden = None if accelerator.is_local_main_process else True
-            with tqdm(total=len(mine), desc="evaluate", unit=unit, disable=hidden) as shown:
+            with tqdm(total=len(mine), desc="evaluate", unit=work.unit, disable=hidden) as shown:
                 for number, lines in work(mine):
                     journal.add(number, lines)
                     shown.update()
@@ -80,56 +80,56 @@ def make_batches(
 
 
 class Predicting:
-    """Batches of objects of ``data``, a split whose images are still bytes, to prediction lines.
+    """Batches of a task's objects to prediction lines."""
 
-    ``crop``: what lines call the way their pictures were cut; for ``by_box`` see ``evaluation.read_subjects``.
-    """
+    unit = "batch"
 
     def __init__(
         self,
         engine: Engine,
         trie: NameTrie,
-        categories: Sequence[str],
         asking: Asking,
-        *,
-        data: Any,
+        task: Task,
         batches: Sequence[list[Place]],
-        crop: str | None,
-        by_box: bool,
         workers: int,
         stop_on_error: bool,
     ) -> None:
-        self.engine, self.trie, self.categories, self.asking = engine, trie, categories, asking
-        self.data, self.batches, self.crop, self.by_box = data, batches, crop, by_box
-        self.workers, self.stop_on_error = workers, stop_on_error
+        self.engine, self.trie, self.asking, self.task = engine, trie, asking, task
+        self.batches, self.workers, self.stop_on_error = batches, workers, stop_on_error
 
     def __call__(self, numbers: Sequence[int]) -> Finished:
         """The lines of these batches, whose images are read and prepared ahead of need."""
+        names = self.task.categories
         for number, subjects, pixels in read_ahead(self._read, numbers, self.workers):
             wrong = [subject.error for subject in subjects if subject.error]
             if wrong and self.stop_on_error:
                 raise UserError(wrong[0])
-            yield number, predict_subjects(self.engine, self.trie, self.categories, subjects, pixels, self.asking)
+            yield number, predict_subjects(self.engine, self.trie, names, subjects, pixels, self.asking)
 
     def _read(self, number: int) -> Batch:
-        subjects = read_subjects(self.data, self.batches[number], self.crop, self.by_box)
+        subjects = read_subjects(self.task.data, self.batches[number], self.task.crop, self.task.by_box)
         pictures = [subject.image for subject in subjects if subject.image is not None]
         return number, subjects, self.engine.pixels(pictures) if pictures else None
 
 
-def answering(
-    engine: Engine, data: Any, questions: Sequence[dict[str, Any]], stop_on_error: bool
-) -> Callable[[Sequence[int]], Finished]:
-    """Questions to answers, one each; a question about an image that cannot be read has an empty one with its error."""
-    model = LlavaPose(engine)
+class Answering:
+    """A task's questions to answers, one each; a question about an image that cannot be read has an empty one with its
+    error."""
 
-    def answer(number: int) -> dict[str, Any]:
-        line = questions[number]
+    unit = "question"
+
+    def __init__(self, engine: Engine, task: Task, stop_on_error: bool) -> None:
+        self.model, self.task, self.stop_on_error = LlavaPose(engine), task, stop_on_error
+
+    def __call__(self, numbers: Sequence[int]) -> Finished:
+        """The answers to these questions."""
+        for number in numbers:
+            yield number, [self._answer(self.task.questions[number])]
+
+    def _answer(self, line: dict[str, Any]) -> dict[str, Any]:
         try:
-            return ask(model, PosedImage.from_row(data[line["row"]]), line)
+            return ask(self.model, PosedImage.from_row(self.task.data[line["row"]]), line)
         except UserError as error:
-            if stop_on_error:
+            if self.stop_on_error:
                 raise
             return {"question_id": line["question_id"], "answer": "", "error": str(error)}
-
-    return lambda numbers: ((number, [answer(number)]) for number in numbers)
