@@ -3,16 +3,14 @@ datasets read, with a picture of how the angles spread."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import re
 from pathlib import Path
 
 from data_prep.files import write_atomic
 from data_prep.rows import Cut
-from data_prep.shards import checksum
 from data_prep.source import Source
+from data_prep.stamp import stamp
 from data_prep.summary import ANGLES, STEP, Tally
 from llava_pose import __version__, taxonomy
 
@@ -96,28 +94,6 @@ def write_card(folder: Path, source: Source, cut: Cut, tallies: dict[str, Tally]
     write_atomic(folder / "angles.png", angles_picture(tallies))
     listed = (folder / SKIPPED_FILE).exists()
     write_atomic(folder / "README.md", card_text(source, cut, tallies, stamp(checksums), listed).encode())
-
-
-def stamp(checksums: dict[str, int]) -> str:
-    """What tells the content of one data folder from that of another.
-
-    ``datasets`` keeps what it has opened under a digest of the card's header, and of nothing else: without a stamp it
-    would show a folder's earlier content again, or that of another folder of the same name.
-    """
-    digest = hashlib.sha256(json.dumps(checksums, sort_keys=True).encode()).hexdigest()
-    return f"{len(checksums)} shards, digest {digest[:16]}"
-
-
-def renew_stamp(folder: Path) -> None:
-    """Set the stamp of a data folder's card anew, after its shards have been changed."""
-    card = folder / "README.md"
-    if card.is_file():
-        checksums = {path.name: checksum(path) for path in folder.glob("*-*-of-*.parquet")}
-        text = card.read_text(encoding="utf-8")
-        renewed = re.sub(
-            r"^  description: .*$", f"  description: {stamp(checksums)}", text, count=1, flags=re.MULTILINE
-        )
-        write_atomic(card, renewed.encode())
 
 
 def card_text(source: Source, cut: Cut, tallies: dict[str, Tally], stamped: str, listed: bool) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.shards import rewrite_columns
+from data_prep.stamp import renew_stamp
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedObject, shard_rows
 
@@ -61,6 +62,7 @@ def fill(folder: Path, change: Change) -> int:
         )
         for shard, target in zip(shards, partial, strict=True):
             os.replace(target, shard)
+        renew_stamp(folder)
     except OSError as error:
         raise UserError(f"{folder}: captions cannot be written: {error.strerror or error}") from error
     finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.captions import template_caption
+from data_prep.caption_templates import template_caption
 from data_prep.crops import (
     PUBLISHED_SIZE,
     Pixels,

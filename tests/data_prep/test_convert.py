@@ -17,7 +17,7 @@ from datasets import load_dataset
 
 import data_prep.convert
 from data_prep import jobs, shards, workfolder
-from data_prep.card import renew_stamp
+from data_prep.stamp import renew_stamp
 from llava_pose.errors import UserError
 from tests.small_release import add_chairs, annotation, contents, convert, rows_of, small_release, write_npz
 
