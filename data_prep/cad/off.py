@@ -7,8 +7,8 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.cad.model import BrokenModel, Model, colored, fan, number, numbers, plain, show
-from data_prep.shapes.mesh import Floats
+from data_prep.cad.model import BrokenModel, Look, Model, colored, fan, number, numbers, plain, show
+from data_prep.shapes.mesh import Floats, Ints
 
 # Many files have their counts right behind the header: "OFF8 12 0".
 _HEADER = re.compile(rb"\s*(ST)?(C)?(N)?(4)?(n)?OFF[ \t]*(BINARY)?")
@@ -75,7 +75,9 @@ def _read_lines(data: bytes, start: int, coloured: bool, normals: int) -> Model:
     return Model(vertices, faces, *_looks(faces, source, colors, face_colors))
 
 
-def _looks(faces: NDArray[np.int64], source: NDArray[np.int64], colors: Floats, face_colors: Floats):  # type: ignore[no-untyped-def]
+def _looks(
+    faces: NDArray[np.int64], source: NDArray[np.int64], colors: Floats, face_colors: Floats
+) -> tuple[list[Look], Ints]:
     """A face's own colour, or else the mean of its vertices', or grey."""
     shown = face_colors[source]
     of_vertices = np.isnan(shown[:, 0])
