@@ -97,9 +97,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--reading",
-        choices=("hits", "mass", "error"),
-        default="hits",
-        help="what a pose is chosen for: hits within 30° and 10° (default), mass within 30°, or the least error",
+        choices=("mean", "mass", "error"),
+        default="mean",
+        help="each angle's mean (default), the most mass within 30°, or the least expected error",
     )
     parser.add_argument("--flip", action="store_true", help="read poses in the mirror image too, at twice the time")
     parser.add_argument("--winner-only", action="store_true", help="leave unlikely names out: the same names sooner")

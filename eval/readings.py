@@ -91,15 +91,15 @@ def readings(outputs: Outputs) -> dict[str, np.ndarray]:
     # The geometric mean of two distributions is the softmax of their mean logits.
     geometric = bins.probabilities((np.log(plain + 1e-300) + np.log(mirrored + 1e-300)) / 2)
     return {
-        BASELINE: bins.decode(np.log(plain + 1e-300)).pose,
+        BASELINE: decide(plain),
         "argmax": bins.argmax(np.log(plain + 1e-300)),
-        "least error": decide(plain, goal="error"),
         "mass within π/6": decide(plain, goal="mass"),
-        "hits": decide(plain),
-        "hits, top names": decide(outputs.distributions, outputs.weights),
-        "local mean, flip": bins.decode(np.log(geometric + 1e-300)).pose,
-        "hits, flip": decide(geometric),
-        "hits, flip, arithmetic": decide(arithmetic),
+        "least error": decide(plain, goal="error"),
+        "mean, top names": decide(outputs.distributions, outputs.weights),
+        "mass, top names": decide(outputs.distributions, outputs.weights, "mass"),
+        "mean, flip": decide(geometric),
+        "mean, flip, arithmetic": decide(arithmetic),
+        "mass, flip": decide(geometric, goal="mass"),
     }
 
 

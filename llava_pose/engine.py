@@ -218,7 +218,7 @@ class Engine:
         distribution: bool = True,
         given: Sequence[int] | None = None,
         flip: bool = False,
-        goal: Goal = "hits",
+        goal: Goal = "mean",
     ) -> list[Naming]:
         """Name each of B images among the trie's N candidates and read its pose, without another prefill.
 
@@ -263,7 +263,7 @@ class Engine:
         names: Sequence[int],
         *,
         flip: bool = False,
-        goal: Goal = "hits",
+        goal: Goal = "mean",
     ) -> list[PoseReading]:
         """The pose of each of B images read at the ``<pose>`` of the one name (B,) of the trie that it is known to
         have, without any naming; images, flip and goal as for ``name``."""

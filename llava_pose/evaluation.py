@@ -71,7 +71,7 @@ class Asking:
     protocol: Protocol = "joint"
     distribution: bool = True
     flip: bool = False
-    goal: Goal = "hits"
+    goal: Goal = "mean"
 
 
 def places_of(rows: Iterable[Sequence[Mapping[str, Any]]]) -> list[Place]:

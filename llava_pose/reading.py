@@ -12,10 +12,7 @@ import torch
 from .bins import PoseBins
 from .calibration import Calibration
 from .geometry import pose_of_quaternion
-from .joint import Goal, JointPoses, chunks
-
-HIT = math.pi / 6
-"""How close a pose must come to count as right: the wider of the benchmark's two thresholds."""
+from .joint import HIT, Goal, JointPoses, chunks
 
 APART = math.pi / 3
 """An alternative lies at least this far away, so that no rotation is a hit for both."""
@@ -59,12 +56,8 @@ class PoseReading:
     @property
     def argmax(self) -> np.ndarray:
         """The pose (3,) at the centres of the best bins, as the paper reads it."""
-        return PoseBins(self.distributions.shape[-1]).argmax(_logits(self.distributions))
-
-    @property
-    def local_mean(self) -> np.ndarray:
-        """The pose (3,) of each angle's mean around its mode, each angle by itself."""
-        return PoseBins(self.distributions.shape[-1]).decode(_logits(self.distributions)).pose
+        # A softmax of log-probabilities gives them back.
+        return PoseBins(self.distributions.shape[-1]).argmax(np.log(self.distributions + 1e-300))
 
     def to_dict(self) -> dict[str, Any]:
         """The reading as JSON-ready values, without the distributions. Angles that are not finite are None."""
@@ -78,8 +71,8 @@ class PoseReading:
         }
 
 
-def read_poses(logits: torch.Tensor, calibration: Calibration | None = None, goal: Goal = "hits") -> list[PoseReading]:
-    """Readings of pose logits (P, 3, num_bins), each the Bayes decision for ``goal`` (see ``joint``).
+def read_poses(logits: torch.Tensor, calibration: Calibration | None = None, goal: Goal = "mean") -> list[PoseReading]:
+    """Readings of pose logits (P, 3, num_bins), each what is best for ``goal`` (see ``joint.Goal``).
 
     Logits that are not finite give a pose that is not finite, of confidence 0. Raises ValueError where the calibration
     was made for another number of bins.
@@ -98,7 +91,8 @@ def read_poses(logits: torch.Tensor, calibration: Calibration | None = None, goa
 
 def _read(distributions: np.ndarray, calibration: Calibration | None, goal: Goal) -> list[PoseReading]:
     joint = JointPoses(distributions)
-    best, other, turns = _two_apart(joint.modes(goal))
+    best = joint.best(goal)
+    other, turns = _first_apart(joint.modes(), best)
     mass, other_mass, risk = joint.within(best, HIT), joint.within(other, HIT), joint.expected_error(best)
     confidence, expected = mass, risk
     if calibration is not None:
@@ -123,24 +117,17 @@ def _read(distributions: np.ndarray, calibration: Calibration | None, goal: Goal
     ]
 
 
-def _two_apart(modes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of modes (B, C, 4), best first: the best, the best of those ``APART`` from it, and the angle (B,) between them,
-    NaN where there is none."""
-    best = modes[:, 0]
-    angles = 2.0 * np.arccos(np.minimum(np.abs(np.einsum("bcq,bq->bc", modes, best)), 1.0))
+def _first_apart(modes: np.ndarray, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of modes (B, C, 4), best first, the first that lies ``APART`` from each of rotations (B, 4), and the angle (B,)
+    between the two, NaN where there is none."""
+    angles = 2.0 * np.arccos(np.minimum(np.abs(np.einsum("bcq,bq->bc", modes, rotations)), 1.0))
     apart = angles >= APART
-    first = apart.argmax(-1)
-    rows = np.arange(len(modes))
-    return best, modes[rows, first], np.where(apart[rows, first], angles[rows, first], np.nan)
+    first, rows = apart.argmax(-1), np.arange(len(modes))
+    return modes[rows, first], np.where(apart[rows, first], angles[rows, first], np.nan)
 
 
 def _unreadable(distributions: np.ndarray) -> PoseReading:
     return PoseReading(np.full(3, np.nan), np.full(3, np.nan), 0.0, distributions)
-
-
-def _logits(distributions: np.ndarray) -> np.ndarray:
-    # A softmax of log-probabilities gives them back.
-    return np.log(distributions + 1e-300)
 
 
 def _angles(pose: np.ndarray) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def logits_of(pose, *more, deviation=1.0):
 def test_readings_are_the_decisions_of_their_distributions():
     logits = torch.randn(20, 3, 40, generator=torch.Generator().manual_seed(0)) * 5
     probabilities = BINS.probabilities(logits.numpy())
-    for goal in ("hits", "mass", "error"):
+    for goal in ("mean", "mass", "error"):
         decided = decide(probabilities, goal=goal)
         for row, reading in enumerate(read_poses(logits, goal=goal)):
             assert pose_error(reading.pose, decided[row]) < 1e-3
@@ -38,11 +38,11 @@ def test_readings_are_the_decisions_of_their_distributions():
             assert 0 <= reading.confidence <= 1 and 0 <= reading.expected_error <= PI and not reading.calibrated
 
 
-def test_the_other_readings_stay_at_hand():
+def test_a_pose_is_read_as_the_bins_do_and_the_papers_reading_stays_at_hand():
     logits = torch.randn(6, 3, 40, generator=torch.Generator().manual_seed(0)) * 5
     for row, reading in enumerate(read_poses(logits)):
+        assert pose_error(reading.pose, BINS.decode(logits[row].numpy()).pose) < 1e-6
         np.testing.assert_allclose(reading.argmax, BINS.argmax(logits[row].numpy()), atol=1e-9)
-        np.testing.assert_allclose(reading.local_mean, BINS.decode(logits[row].numpy()).pose, atol=1e-9)
 
 
 def test_confidence_is_the_probability_to_err_by_less_than_a_sixth_of_pi():
@@ -88,7 +88,7 @@ def test_an_object_alike_from_behind_has_the_other_way_round_as_its_alternative(
 @pytest.mark.parametrize("other", [[0.4 + PI / 2, 0.15, 0.05], [0.4, 0.15, PI], [0.4, -1.1, 0.05]])
 def test_alternatives_are_found_on_every_angle(other):
     [reading] = read_poses(logits_of([0.4, 0.15, 0.05], (0.35, other), deviation=0.5))
-    assert reading.alternative is not None and pose_error(reading.alternative.pose, other) < 0.06
+    assert reading.alternative is not None and pose_error(reading.alternative.pose, other) < 0.1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05])

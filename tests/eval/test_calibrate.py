@@ -74,7 +74,7 @@ def test_readings_are_compared_by_command(tmp_path, tiny_model_dir, crops, capsy
     found = json.loads(out.read_text())
     assert found["choose"]["objects"] + found["confirm"]["objects"] == found["all"]["objects"] == 130
     table = found["all"]["readings"]
-    assert {"local mean", "argmax", "hits", "hits, flip"} <= set(table)
+    assert {"local mean", "argmax", "mass within π/6", "mean, flip"} <= set(table)
     for name, row in table.items():
         assert set(row) == {"acc_pi_6", "acc_pi_18", "median_error_deg"}
         assert f"\n{name} " in printed
