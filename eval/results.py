@@ -19,8 +19,8 @@ from llava_pose import __version__
 from llava_pose.calibration import expected_calibration_error, reliability
 from llava_pose.errors import UserError
 from llava_pose.evaluation import columns, score, score_by_count
+from llava_pose.joint import HIT
 from llava_pose.question_scores import score as score_questions
-from llava_pose.reading import HIT
 
 PREDICTIONS, ANSWERS, METRICS, REPORT = "predictions.jsonl", "answers.jsonl", "metrics.json", "report.html"
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "accelerate")

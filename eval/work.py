@@ -19,9 +19,8 @@ from llava_pose.api import LlavaPose
 from llava_pose.decoding import nodes_at_once
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
-from llava_pose.evaluation import Asking, Place, Subject, predict_subjects, read_subjects
+from llava_pose.evaluation import Asking, Place, Subject, predict_subjects, read_record, read_subjects
 from llava_pose.loading import batches_by_tokens, read_ahead
-from llava_pose.scene import PosedImage
 from llava_pose.trie import NameTrie
 
 Value = TypeVar("Value")
@@ -127,9 +126,9 @@ class Answering:
             yield number, [self._answer(self.task.questions[number])]
 
     def _answer(self, line: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return ask(self.model, PosedImage.from_row(self.task.data[line["row"]]), line)
-        except UserError as error:
-            if self.stop_on_error:
-                raise
-            return {"question_id": line["question_id"], "answer": "", "error": str(error)}
+        record, problem = read_record(self.task.data[line["row"]])
+        if record is not None:
+            return ask(self.model, record, line)
+        if self.stop_on_error:
+            raise UserError(problem)
+        return {"question_id": line["question_id"], "answer": "", "error": problem}

@@ -92,19 +92,23 @@ def read_subjects(data: Any, places: Iterable[Place], crop: str | None, by_box: 
         if place.row != number:
             # Objects of one row come one after the other: their image is decoded once.
             row, number = data[place.row], place.row
-            picture, problem = _picture(row)
+            record, problem = read_record(row)
+            picture = None if record is None else record.image
         target = None if place.which is None else _posed(row["objects"][place.which])
         subject = Subject(number, row["image_id"], target, crop, picture, problem)
         subjects.append(_cut(subject, len(row["objects"]), by_box))
     return subjects
 
 
-def _picture(row: Mapping[str, Any]) -> tuple[Image.Image | None, str]:
+def read_record(row: Mapping[str, Any]) -> tuple[PosedImage | None, str]:
+    """The record behind a row whose image is still bytes, with its picture; or None and what is wrong with it."""
     try:
-        picture = PosedImage.from_row(dict(row)).image
+        record = PosedImage.from_row(dict(row))
     except UserError as error:
         return None, str(error)
-    return picture, "" if picture is not None else f"{row['image_id']}: image: there is none in the row"
+    except Exception as error:  # a damaged file makes Pillow raise almost any
+        return None, f"{row['image_id']}: image: cannot be decoded: {error}"
+    return (record, "") if record.image is not None else (None, f"{row['image_id']}: image: there is none in the row")
 
 
 def _posed(item: Mapping[str, Any]) -> PosedObject:

@@ -91,14 +91,13 @@ def test_two_processes_give_the_same_answers(
 def test_a_question_about_an_image_that_cannot_be_read_counts_as_wrong(
     scenes: Path, asked: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def failing(*_: object) -> None:
-        raise UserError("car/n1: image: cannot be decoded")
-
-    monkeypatch.setattr(work, "ask", failing)
+    monkeypatch.setattr(work, "read_record", lambda row: (None, "car/n1: image: cannot be decoded"))
     out = evaluate(scenes, "--questions", asked)
     assert {answer["error"] for answer in answers_in(out).values()} == {"car/n1: image: cannot be decoded"}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["questions"]["overall"]["accuracy"] == 0 and metrics["failed"] == 4
+    with pytest.raises(UserError, match=r"^car/n1: image: cannot be decoded$"):
+        evaluate(scenes, "--questions", asked, "--on-error", "stop", out="stopped")
     assert "4 of 16 could not be asked and count as misses, such as car/n1" in capsys.readouterr().err
 
 

@@ -1,18 +1,21 @@
 """The benchmark command on a tiny model: the files it leaves, its protocols, and what it refuses before any work."""
 
+import io
 import json
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data_prep.shards import ShardWriter
 from llava_pose import checkpoint, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
-from llava_pose.evaluation import read_lines
+from llava_pose.evaluation import Place, read_lines, read_subjects
 from llava_pose.geometry import pose_error
 from llava_pose.images import crop_box
 from llava_pose.scene import PosedImage, load_split
@@ -189,6 +192,27 @@ def test_a_failing_image_is_a_line_with_its_error_and_a_miss(
         evaluate(data, "--on-error", "stop", out="stopped")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
+def test_bytes_damaged_anywhere_are_an_error_of_their_own_row(kind: str) -> None:
+    stream, rng = io.BytesIO(), np.random.default_rng(0)
+    record = posed_image(0, "car", 1, rng, 48)
+    record.image.save(stream, kind)
+    failed = 0
+    for _ in range(150):
+        content = bytearray(stream.getvalue())
+        for place in rng.integers(len(content), size=3):
+            content[place] = rng.integers(256)
+        if rng.random() < 0.3:
+            del content[int(rng.integers(len(content))) :]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on what it repairs
+            row = {**record.to_row(), "image": {"bytes": bytes(content), "path": None}}
+            [subject] = read_subjects([row], [Place(0, 0)], None, by_box=False)
+        assert (subject.image is None) == bool(subject.error) and subject.target == record.objects[0]
+        failed += bool(subject.error)
+    assert failed > 5
+
+
 def test_a_box_outside_its_image_fails_alone(tmp_path: Path, evaluate: Evaluate) -> None:
     data = tmp_path / "data"
     write_crops(data, "train", 3)
@@ -203,11 +227,11 @@ def test_a_box_outside_its_image_fails_alone(tmp_path: Path, evaluate: Evaluate)
     ]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 3), (3000, 2000)])
-@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "I;16"])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [((1, 1), "L"), ((1, 1), "RGBA"), ((3, 3), "LA"), ((3, 1), "P"), ((9, 9), "I;16"), ((8000, 6000), "L")],
+)
 def test_images_of_any_size_and_mode_are_evaluated(tmp_path: Path, evaluate: Evaluate, size, mode) -> None:
-    from PIL import Image
-
     data = tmp_path / "data"
     write_crops(data, "train", 3)
     record = posed_image(0, "car", 1, np.random.default_rng(0), 48)
@@ -263,7 +287,7 @@ def test_a_name_without_tokens_is_refused(tmp_path: Path, crops: Path, evaluate:
         json.dumps({"categories": {"nothing": {"meta_class": "none", "spoken": "\u200b"}}})
     )
     (tmp_path / "names.txt").write_text("car\nsofa\nbicycle\nnothing\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=r"categories.nothing.spoken: expected words on one line, .*u200b"):
         taxonomy.use_file(tmp_path / "taxonomy.json")
         evaluate(crops, "--categories", tmp_path / "names.txt")
 

@@ -124,7 +124,7 @@ def stopped(crops: Path, evaluate: Evaluate) -> Path:
         (["--batch-size", "1", "--protocol", "pose"], "protocol: holds predictions with joint, this run has pose"),
         (["--batch-size", "1", "--split", "train"], "data: holds predictions with 9 rows in 1 shards, "),
         (["--batch-size", "1", "--dtype", "bfloat16"], "model: holds predictions with "),
-        (["--batch-size", "1", "--reading", "error"], "reading: holds predictions with hits, this run has error"),
+        (["--batch-size", "1", "--reading", "error"], "reading: holds predictions with mean, this run has error"),
     ],
 )
 def test_work_of_another_run_is_not_gone_on_with(
