@@ -99,8 +99,11 @@ def crop_object(item: PosedObject, region: Region, size: int) -> PosedObject:
         raise UserError(f"bbox: {item.bbox} lies outside the crop around ({item.px}, {item.py})") from error
 
 
-def crop_image(pixels: Pixels, region: Region, size: int) -> Pixels:
-    """The region (see ``on_grid``) resampled once to size × size, with zeros where it reaches beyond the image.
+def crop_image(pixels: Pixels, region: Region, size: int) -> tuple[Pixels, Region]:
+    """The region resampled once to size × size, with zeros beyond the image; and the region that this shows exactly.
+
+    An image is resampled on a grid that starts at a border of a source pixel, so an arbitrary region is met to half an
+    output pixel: the one that is shown is moved by so much, and annotations are exact with it.
 
     Enlarged by cubic interpolation, as in the published script; shrunk by averaging over the area of each output
     pixel. An output pixel that the image covers only in part is zero, so that no pixel is a blend with the padding.
@@ -112,47 +115,45 @@ def crop_image(pixels: Pixels, region: Region, size: int) -> Pixels:
         raise UserError(f"distance, bbox: the crop shows less than two pixels (its side is {region.side:g})")
     scale = size / region.side
     height, width = pixels.shape[:2]
-    left, right, columns, shift_x = _window(region.x0, scale, width, size)
-    top, bottom, rows, shift_y = _window(region.y0, scale, height, size)
-    if right <= left or bottom <= top:
+    across, down = _Window.of(region.x0, scale, width, size), _Window.of(region.y0, scale, height, size)
+    if across.last <= across.first or down.last <= down.first:
         raise UserError(f"distance, px, py: the crop shows less than a pixel of the image (scale {scale:g})")
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(pixels[rows, columns], None, fx=scale, fy=scale, interpolation=method)
-    patch: Pixels = np.asarray(resized, dtype=np.uint8)
-    patch = patch[top + shift_y : bottom + shift_y, left + shift_x : right + shift_x]
+    source = pixels[down.begin : down.end, across.begin : across.end]
+    patch: Pixels = np.asarray(cv2.resize(source, None, fx=scale, fy=scale, interpolation=method), dtype=np.uint8)
+    patch = patch[down.taken, across.taken]
+    shown = Region(across.begin + across.shift / scale, down.begin + down.shift / scale, region.side)
     if patch.shape[:2] == (size, size):
-        return patch
+        return patch, shown
     canvas = np.zeros((size, size, 3), dtype=np.uint8)
-    canvas[top:bottom, left:right] = patch
-    return canvas
+    canvas[down.first : down.last, across.first : across.last] = patch
+    return canvas, shown
 
 
-def on_grid(region: Region, size: int) -> Region:
-    """The region moved by at most half an output pixel, to where resampling starts at a whole source pixel.
+@dataclass(frozen=True)
+class _Window:
+    """A crop along one axis: it takes source pixels ``begin`` to ``end``, resamples them, and leaves out the first
+    ``shift`` of what comes out (or shifts it, where that is below 0); the image covers output pixels ``first`` to
+    ``last``."""
 
-    An image is resampled on a grid that starts at a border of a source pixel, so an arbitrary region is met only to
-    half an output pixel. Moving the region there first keeps the annotation exact.
-    """
-    scale = size / region.side
-    x0, y0 = (
-        first + round((start - first) * scale) / scale
-        for start, first in ((region.x0, _first(region.x0)), (region.y0, _first(region.y0)))
-    )
-    return Region(x0, y0, region.side)
+    begin: int
+    end: int
+    shift: int
+    first: int
+    last: int
 
+    @property
+    def taken(self) -> slice:
+        """Which of the resampled pixels the crop takes."""
+        return slice(self.first + self.shift, self.last + self.shift)
 
-def _first(start: float) -> int:
-    """The source pixel that resampling begins with: a little before the region, for the filter's sake."""
-    return max(math.floor(start) - _SUPPORT, 0)
-
-
-def _window(start: float, scale: float, extent: int, size: int) -> tuple[int, int, slice, int]:
-    """Along one axis: the first and last + 1 output pixel that the image covers whole, the source pixels to resample,
-    and how many resampled pixels come before output pixel 0."""
-    begin = _first(start)
-    shift = round((start - begin) * scale)
-    # A border that rounding moved by less than a millionth of a pixel still counts as covered.
-    covered = math.floor((extent - begin) * scale + 1e-6) - shift
-    first, last = max(0, -shift), min(size, covered)
-    end = min(extent, math.ceil(begin + (last + shift) / scale) + _SUPPORT)
-    return first, last, slice(begin, end), shift
+    @classmethod
+    def of(cls, start: float, scale: float, extent: int, size: int) -> _Window:
+        """The window of ``size`` output pixels from ``start`` on, in an image of ``extent`` pixels."""
+        begin = max(math.floor(start) - _SUPPORT, 0)
+        shift = round((start - begin) * scale)
+        # A border that rounding moved by less than a millionth of a pixel still counts as covered.
+        covered = math.floor((extent - begin) * scale + 1e-6) - shift
+        first, last = max(0, -shift), min(size, covered)
+        end = min(extent, math.ceil(begin + (last + shift) / scale) + _SUPPORT)
+        return cls(begin, end, shift, first, last)

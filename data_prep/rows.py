@@ -19,7 +19,6 @@ from data_prep.crops import (
     crop_image,
     crop_object,
     object_region,
-    on_grid,
 )
 from data_prep.pixels import decode, encode, read_image, stored_or_encoded
 from data_prep.source import Problem, Task
@@ -94,9 +93,8 @@ def crop_row(
     Raises:
         UserError: the crop misses the image or the object.
     """
-    region = on_grid(cut.region(item).scaled(1 / factor), cut.size)
+    crop, region = crop_image(pixels, cut.region(item).scaled(1 / factor), cut.size)
     shown = crop_object(item, region.scaled(factor), cut.size)
-    crop = crop_image(pixels, region, cut.size)
     if caption is None or set(caption[1]) != {item.object_id}:
         caption = template_caption([shown], f"{task.image_id}#{item.object_id}")
     record = PosedImage(None, task.image_id, cut.size, cut.size, (shown,), *caption)

@@ -98,7 +98,7 @@ def test_a_bad_object_leaves_the_objects_beside_it(tmp_path, capsys, root):
         annotation(azimuth=270.0),
         annotation(object_status="status_bad", theta=math.nan),
         annotation(ignore=1),
-        annotation(px=-500.0, distance=400.0),
+        annotation(px=2.0, py=2.0, distance=400.0),
         annotation(**{"class": "chair"}),
     )
     convert(root, tmp_path / "out", *SKIP)
@@ -123,7 +123,7 @@ def test_a_bad_object_leaves_the_objects_beside_it(tmp_path, capsys, root):
         f"{npz}[4].class: {unknown_name('spaceship')}",
         f"{npz}[5].azimuth: expected radians, found 270.0",
         f"{npz}[3].bbox: (70.0, 10.0, 90.0, 30.0) lies outside the 60x40 image",
-        f"{npz}[8].bbox: (20.0, 10.0, 42.0, 30.0) lies outside the crop around (-500.0, 20.0)",
+        f"{npz}[8].bbox: (20.0, 10.0, 42.0, 30.0) lies outside the crop around (2.0, 2.0)",
     ]
     assert [line for line in printed if "in error: /" in line] == [f"train: in error: {text}" for text in messages]
     listed = [json.loads(line) for line in (tmp_path / "out/skipped.jsonl").read_text().splitlines()]

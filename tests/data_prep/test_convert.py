@@ -17,6 +17,7 @@ from datasets import load_dataset
 
 import data_prep.convert
 from data_prep import jobs, shards, workfolder
+from data_prep.speed_data import write_release
 from data_prep.stamp import renew_stamp
 from llava_pose.errors import UserError
 from tests.small_release import add_chairs, annotation, contents, convert, rows_of, small_release, write_npz
@@ -340,3 +341,32 @@ def test_a_changed_shard_is_opened_anew_once_the_card_is_stamped(tmp_path):
     assert load_dataset(str(tmp_path / "out"), split="val")[0]["caption"] == "No car <pose>."
     changed = set(card.splitlines()) ^ set((tmp_path / "out/README.md").read_text().splitlines())
     assert len(changed) == 2 and all(line.startswith("  description: ") for line in changed)
+
+
+MEASURED = """
+import resource, sys
+from data_prep.imagenet3d import main
+if __name__ == "__main__":
+    main()
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    print(max(resource.getrusage(kind).ru_maxrss for kind in kinds) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_memory_stays_flat_as_the_data_grow(tmp_path, workers):
+    """The largest process needs as much for four times the images, over the border of a shard."""
+    write_release(tmp_path / "release", 600)
+    (tmp_path / "script.py").write_text(MEASURED)
+    peaks, sizes = [], []
+    for limit in ("150", "600"):
+        out = tmp_path / limit
+        command = [sys.executable, tmp_path / "script.py", "--root", tmp_path / "release", "--out", out]
+        command += ["--limit", limit, "--workers", workers]
+        result = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        peaks.append(int(result.stdout.splitlines()[-1]))
+        sizes.append(sum(path.stat().st_size for path in out.glob("*.parquet")) / 2**20)
+    assert sizes[1] - sizes[0] > 40
+    assert peaks[1] - peaks[0] < 20, peaks

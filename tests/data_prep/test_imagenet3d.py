@@ -171,8 +171,8 @@ MISTAKES = {
         "car/n01.npz: annotations[0].bbox: (61.0, 3.0, 70.0, 9.0) lies outside the 60x40 image",
     ),
     "box outside the crop": (
-        lambda root: replace_npz(root, annotation(px=-500.0, distance=400.0)),
-        "car/n01.npz: annotations[0].bbox: (20.0, 10.0, 42.0, 30.0) lies outside the crop around (-500.0, 20.0)",
+        lambda root: replace_npz(root, annotation(px=2.0, py=2.0, distance=400.0)),
+        "car/n01.npz: annotations[0].bbox: (20.0, 10.0, 42.0, 30.0) lies outside the crop around (2.0, 2.0)",
     ),
     "far too close": (
         lambda root: replace_npz(root, annotation(distance=1e-3)),
