@@ -35,6 +35,13 @@ def test_info_says_whether_a_model_is_calibrated_and_on_what(calibrated, tiny_mo
     assert [line for line in report(str(tiny_model_dir)) if line.startswith("model: not calibrated")]
 
 
+def test_the_embedded_model_is_calibrated():
+    found = checkpoint.load(checkpoint.EMBEDDED)[0].calibration
+    assert found is not None and found.objects > 1000
+    # Where it is sure it may be surer, and where it doubts it must doubt more.
+    assert found.hit(0.99) > 0.99 and found.hit(0.5) < 0.5
+
+
 def test_new_weights_leave_a_calibration_behind(calibrated, tmp_path):
     model, processor = checkpoint.load(calibrated)
     checkpoint.save(model, processor, tmp_path / "again")
