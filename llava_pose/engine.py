@@ -43,8 +43,9 @@ class Naming:
     """The best names of an image among N candidates, and the poses read at the ``<pose>`` that ends them.
 
     names: indices of the best K, best first; probabilities (N,): over the candidates; log_probabilities (N,): of each
-    name's tokens up to ``<pose>``; pose_logits (K, 3, bins) and readings: the poses of the best K; given: the pose read
-    at the name that was given, if one was; nodes: trie nodes computed.
+    name's tokens up to ``<pose>``; pose_logits (K, 3, bins) and readings: the poses of the best K; joint_confidence:
+    the probability that the best name is right and its pose errs by less than π/6; given: the pose read at the name
+    that was given, if one was; nodes: trie nodes computed.
 
     Where only the best names were searched for, the names never reached have probability 0 and log-probability NaN,
     ``unexplored`` bounds the probability of all of them together, and the other probabilities are lower bounds, by no
@@ -56,6 +57,7 @@ class Naming:
     log_probabilities: np.ndarray
     pose_logits: np.ndarray
     readings: tuple[PoseReading, ...]
+    joint_confidence: float
     given: PoseReading | None
     unexplored: float
     nodes: int
@@ -248,12 +250,19 @@ class Engine:
                     log_probabilities=best.log_probabilities[row],
                     pose_logits=row_logits[:count].numpy(),
                     readings=tuple(readings[:count]),
+                    joint_confidence=self._joint_confidence(readings[0], best.probabilities[row, best.names[row, 0]]),
                     given=None if given is None else readings[-1],
                     unexplored=float(best.unexplored[row]),
                     nodes=int(best.nodes[row]),
                 )
             )
         return namings
+
+    def _joint_confidence(self, reading: PoseReading, class_probability: float) -> float:
+        calibration = self.model.calibration
+        if calibration is None:
+            return reading.confidence * float(class_probability)
+        return float(calibration.hit_and_class(reading.confidence, class_probability))
 
     @torch.inference_mode()
     def read_names(

@@ -143,37 +143,47 @@ def predict_subjects(
         given = [categories.index(target.category) for target in targets]
         if asking.protocol == "pose":
             readings = engine.read_names(pixels, trie, given, flip=asking.flip, goal=asking.goal)
-            named: list[tuple[str, float | None, float | None]] = [(target.category, None, None) for target in targets]
+            named: list[_Named] = [_Named(target.category) for target in targets]
             at_true: Sequence[PoseReading | None] = readings
         else:
             namings = engine.name(
                 pixels, trie, distribution=asking.distribution, given=given, flip=asking.flip, goal=asking.goal
             )
             readings = [naming.reading for naming in namings]
-            named = [(categories[n.index], float(n.probabilities[n.index]), n.unexplored) for n in namings]
+            named = [
+                _Named(categories[n.index], float(n.probabilities[n.index]), n.joint_confidence, n.unexplored)
+                for n in namings
+            ]
             at_true = [naming.given for naming in namings]
         answers = map(_answer, targets, named, readings, at_true)
     return [prediction_line(subject, None if subject.error else next(answers)) for subject in subjects]
 
 
+class _Named(NamedTuple):
+    category: str
+    probability: float | None = None
+    joint_confidence: float | None = None
+    unexplored: float | None = None
+
+
 def _answer(
     target: PosedObject,
-    named: tuple[str, float | None, float | None],
+    named: _Named,
     reading: PoseReading,
     at_true: PoseReading | None,
 ) -> dict[str, Any]:
-    predicted, probability, unexplored = named
     said = reading.to_dict()
     return {
-        "predicted_category": predicted,
-        "class_probability": probability,
-        "unexplored": unexplored,
+        "predicted_category": named.category,
+        "class_probability": named.probability,
+        "joint_confidence": named.joint_confidence,
+        "unexplored": named.unexplored,
         **{name: said[name] for name in ("azimuth", "elevation", "theta", "confidence", "expected_error")},
         "alternative": said["alternative"],
         "pose_error": _error(reading.pose, target),
         "argmax_pose_error": _error(reading.argmax, target),
         "given_class_pose_error": None if at_true is None else _error(at_true.pose, target),
-        "correct": predicted == target.category,
+        "correct": named.category == target.category,
     }
 
 
@@ -183,7 +193,8 @@ def _error(pose: np.ndarray, target: PosedObject) -> float | None:
 
 
 NO_ANSWER: dict[str, Any] = {
-    **dict.fromkeys(("predicted_category", "class_probability", "unexplored", "azimuth", "elevation", "theta")),
+    **dict.fromkeys(("predicted_category", "class_probability", "joint_confidence", "unexplored")),
+    **dict.fromkeys(("azimuth", "elevation", "theta")),
     **dict.fromkeys(("confidence", "expected_error", "alternative", "pose_error", "argmax_pose_error")),
     "given_class_pose_error": None,
     "correct": False,
@@ -195,10 +206,12 @@ def prediction_line(subject: Subject, answer: Mapping[str, Any] | None) -> dict[
     """One object's line of ``predictions.jsonl``, with angles and errors in radians.
 
     ``row``: its row in the split; ``crop``: how its picture was cut; ``class_probability``: over the names, where only
-    the best was searched for a lower bound, by no more than ``unexplored``; ``confidence``, ``expected_error`` and
-    ``alternative``: see ``reading.PoseReading``; ``pose_error``: the geodesic error, null for a pose that is not
-    finite; ``argmax_pose_error``: that of the paper's reading at the bin centres; ``given_class_pose_error``: that of
-    the pose read at the true class. A subject without a picture has ``error`` besides.
+    the best was searched for a lower bound, by no more than ``unexplored``; ``joint_confidence``: the probability that
+    the name is right and the pose errs by less than π/6 (these three are null where nothing is named); ``confidence``,
+    ``expected_error`` and ``alternative``: see ``reading.PoseReading``; ``pose_error``: the geodesic error, null for a
+    pose that is not finite; ``argmax_pose_error``: that of the paper's reading at the bin centres;
+    ``given_class_pose_error``: that of the pose read at the true class. A subject without a picture has ``error``
+    besides.
     """
     target = subject.target
     category = _folder_category(subject.image_id) if target is None else target.category

@@ -299,7 +299,7 @@ def test_flipping_averages_the_logits_of_the_picture_and_of_its_mirror_image_map
 
 def test_a_calibrated_model_brings_its_temperature_and_its_confidence(released_pair, pictures):
     model = copy.copy(released_pair[0])
-    model.calibration = Calibration(40, Line(0.5, 0.1), Powers(1.0, 0.0, 0.3), Line(1.0, 0.0), 2.5, 100, "data", "val")
+    model.calibration = Calibration(40, Line(0.5, 0.1), Powers(1.0, 0.0, 0.3), Line(0.8, 0.2), 2.5, 100, "data", "val")
     engine, own = Engine(model, released_pair[1]), Engine(*released_pair)
     [found] = engine.name(pictures[:1], engine.name_trie(CATEGORIES))
     [plain] = own.name(pictures[:1], own.name_trie(CATEGORIES))
@@ -309,6 +309,11 @@ def test_a_calibrated_model_brings_its_temperature_and_its_confidence(released_p
     np.testing.assert_allclose(asked.probabilities, plain.probabilities, atol=1e-6)
     assert found.reading.calibrated and not plain.reading.calibrated
     assert found.reading.confidence == pytest.approx(float(model.calibration.hit(plain.reading.confidence)))
+    named = found.probabilities[found.index]
+    both = float(model.calibration.hit_and_class(found.reading.confidence, named))
+    assert found.joint_confidence == pytest.approx(both)
+    own_word = plain.reading.confidence * plain.probabilities[plain.index]
+    assert plain.joint_confidence == pytest.approx(own_word)
     # The temperature was fitted to sums: another way of scoring keeps its own scale.
     assert engine.name_trie(CATEGORIES, "mean").temperature == 1.0
 

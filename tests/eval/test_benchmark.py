@@ -27,6 +27,7 @@ LINE = {
     *("image_id", "object_id", "category", "predicted_category", "class_probability", *ANGLES),
     *("confidence", "target", "pose_error", "argmax_pose_error", "correct"),
     *("row", "crop", "meta_class", "expected_error", "alternative", "given_class_pose_error", "unexplored"),
+    "joint_confidence",
 }
 TABLE = {"acc_pi_6", "acc_pi_18", "median_error_deg", "mean_error_deg", "classification_accuracy", "count"}
 
