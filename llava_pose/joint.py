@@ -26,8 +26,8 @@ HIT = math.pi / 6
 """How close a pose must come to count as right: the wider of the benchmark's two thresholds."""
 
 HEAVIEST_CELLS: dict[str, int] = {"mass": 512, "error": 8192}
-"""Cells that a rotation is looked for by: what few hits there are in the rest moves it by less than matters, but the
-error counts far ones the most. What is found is measured on all cells."""
+"""Cells that a rotation is looked for by. What little mass is in the rest hardly moves the most probable hit, but the
+error counts what is far the most. What is found is measured on all cells."""
 
 STEPS = 6
 """Steps uphill from each start: by then a rotation moves by far less than a degree."""
