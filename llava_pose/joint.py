@@ -19,8 +19,8 @@ from .geometry import pose_of_quaternion, quaternion
 Goal = Literal["mean", "mass", "error"]
 """What a pose is chosen for. "mean": each angle by itself, its mean around its mode (``PoseBins.decode``); "mass": the
 most probable to err by less than π/6; "error": the least expected geodesic error. The last two are Bayes decisions
-under the joint distribution. Measured (eval/readings.py), none of them beats the mean at both of the benchmark's
-thresholds: "mass" gives up accuracy at π/18 for a lower median, "error" at both for a lower mean."""
+under the joint distribution. Measured (eval/readings.py), neither is better than the mean: on a model in doubt "mass"
+gives up accuracy at π/18 for a lower median, and "error" more of it for a lower mean; on a good one they tie."""
 
 HIT = math.pi / 6
 """How close a pose must come to count as right: the wider of the benchmark's two thresholds."""
