@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -77,12 +78,13 @@ def read_list(path: Path, folder: str, problems: list[Problem] | None = None) ->
 
 def paths_of(task: Task, root: Path) -> tuple[Path, Path]:
     """Where the image and its annotations lie, in either layout; the image by its usual name where it is missing."""
-    if (root / "images").is_dir():
-        images, annotations = root / "images" / task.folder, root / "annotations" / task.folder
+    # Asked for every image: texts are joined in a fifth of the time that paths take.
+    if os.path.isdir(f"{root}/images"):
+        images, annotations = f"{root}/images/{task.folder}/", f"{root}/annotations/{task.folder}/"
     else:
-        images = annotations = root / task.folder
-    image = released = images / f"{task.name}{SUFFIXES[0]}"
-    if not released.exists():
-        others = (images / f"{task.name}{suffix}" for suffix in SUFFIXES[1:])
-        image = next((path for path in others if path.exists()), released)
-    return image, annotations / f"{task.name}.npz"
+        images = annotations = f"{root}/{task.folder}/"
+    image = released = f"{images}{task.name}{SUFFIXES[0]}"
+    if not os.path.exists(released):
+        others = (f"{images}{task.name}{suffix}" for suffix in SUFFIXES[1:])
+        image = next((path for path in others if os.path.exists(path)), released)
+    return Path(image), Path(f"{annotations}{task.name}.npz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.sharedctypes import Synchronized
@@ -53,6 +54,7 @@ class JobCrew:
             yield finished
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 _tools: tuple[Workshop, Synchronized[int]]  # of a worker process
 
 
@@ -60,7 +62,20 @@ def _prepare(shop: Workshop, counter: Synchronized[int], active: taxonomy.Taxono
     global _tools
     _tools = shop, counter
     cv2.setNumThreads(1)  # the processes are as many as the user wants
+    keep_memory()
     taxonomy.activate(active)
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory it frees, where its C library is one that can be told so.
+
+    Images are some hundred kilobytes. glibc gives such blocks back at once, and the system clears them for the next
+    image: a seventh of a conversion's time.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**27)
 
 
 class _GivenUp(Exception):
