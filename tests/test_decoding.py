@@ -128,9 +128,11 @@ def assert_same_best(found, whole):
     reached = np.isfinite(found.log_probabilities)
     np.testing.assert_allclose(found.log_probabilities[reached], whole.log_probabilities[reached], rtol=0, atol=1e-4)
     left = np.where(reached, 0, whole.probabilities).sum(1)
-    assert (found.unexplored >= left - 1e-6).all()
-    assert (found.probabilities <= whole.probabilities + 1e-6).all()
-    assert (found.probabilities + found.unexplored[:, None] >= whole.probabilities - 1e-6).all()
+    # A probability differs by at most twice what the log-probabilities behind it do (float32, in another order).
+    rounding = 2 * np.abs(found.log_probabilities[reached] - whole.log_probabilities[reached]).max() + 1e-7
+    assert (found.unexplored >= left - rounding).all()
+    assert (found.probabilities <= whole.probabilities + rounding).all()
+    assert (found.probabilities + found.unexplored[:, None] >= whole.probabilities - rounding).all()
 
 
 tries = st.lists(
