@@ -1,6 +1,8 @@
 """The report: the figures of metrics.json in words, and one self-contained page whatever the names hold."""
 
+import base64
 import dataclasses
+import io
 import json
 import math
 import os
@@ -16,10 +18,11 @@ from PIL import Image
 
 from data_prep.rows import encoded
 from data_prep.shards import ShardWriter
-from eval import page, report
+from eval import report, sections, tables
 from llava_pose import scene, taxonomy
 from llava_pose.evaluation import score
 from llava_pose.scene import PosedImage, PosedObject
+from tests.eval.made_up import made_up_lines, made_up_metrics
 
 ROOT = Path(__file__).parents[2]
 CAR = PosedObject(
@@ -122,7 +125,7 @@ def test_known_categories_stand_beside_novel_ones_where_there_are_both():
 
 
 def test_the_published_figures_are_those_of_the_paper():
-    joint = report.PUBLISHED["joint"]
+    joint = tables.PUBLISHED["joint"]
     assert set(joint) == {"ResNet50-General", "SwinTrans-T-General", "LLaVA-pose", "NOVUM", "NMM-Sphere"}
     assert joint["NMM-Sphere"]["average"] == {"acc_pi_6": 57.4, "acc_pi_18": 22.8, "median_error_deg": 23.7}
     assert joint["LLaVA-pose"]["meta_classes"]["sports"] == {
@@ -134,7 +137,7 @@ def test_the_published_figures_are_those_of_the_paper():
 
 def test_a_result_over_all_its_categories_is_not_called_another_data_set():
     metrics = {"joint": {"categories": dict.fromkeys(range(189))}}
-    assert report.published_name("LLaVA-pose", metrics) == "LLaVA-pose, published (ImageNet3D)"
+    assert tables.published_on(metrics) == "published (ImageNet3D)"
 
 
 def test_the_page_is_well_formed_self_contained_and_shows_the_figures(tmp_path, data):
@@ -147,13 +150,15 @@ def test_the_page_is_well_formed_self_contained_and_shows_the_figures(tmp_path, 
     for tag, attributes in shown.elements:
         assert tag not in {"script", "link", "iframe"}
         for name, value in attributes.items():
-            assert name not in {"href", "onload"} and not (name == "src" and not value.startswith("data:image/jpeg"))
+            assert name != "onload" and not (name == "src" and not value.startswith("data:image/jpeg"))
+            assert not (name == "href" and f'id="{value[1:]}"' not in text), "links lead to sections of the page"
     assert "url(" not in text and "@import" not in text and "://" not in text
-    for words in ["62.5", "49.1", "LLaVA-pose, published (other data set: ImageNet3D)", "furniture", "sofa", "car/n5"]:
+    for words in ["62.5", "49.1", "published (other data set: ImageNet3D)", "furniture", "sofa", "car/n5"]:
         assert words in shown.text, words
     pictures = [attributes for tag, attributes in shown.elements if tag == "img"]
-    # Three galleries of six, a prediction and a truth each.
-    assert len(pictures) == 36
+    # Two galleries of six and the three misses, a prediction and a truth each.
+    assert len(pictures) == 30
+    assert all(len(picture["alt"]) > 20 for picture in pictures)
 
 
 def test_every_text_is_escaped(tmp_path):
@@ -172,20 +177,88 @@ def test_every_text_is_escaped(tmp_path):
 
 def test_predictions_without_a_finite_pose_are_shown_as_such_and_rank_last(data):
     lost = {**line(0), "azimuth": math.nan, "pose_error": math.nan, "correct": True}
-    assert report.joint_error(lost) == math.pi
-    assert report.joint_error({**lost, "correct": False}) == 2 * math.pi
-    assert report.joint_error(line(0, 0.2, "chair", "sofa")) == math.pi + 0.2
-    shown = Page(report.render(metrics_of(LINES), [lost], report.record_finder(data))).text
-    assert "error no pose" in shown and "predicted: none" in shown
+    assert sections.joint_error(lost) == math.pi
+    assert sections.joint_error({**lost, "correct": False}) == 2 * math.pi
+    assert sections.joint_error(line(0, 0.2, "chair", "sofa")) == math.pi + 0.2
+    shown = " ".join(Page(report.render(metrics_of(LINES), [lost], report.record_finder(data))).text.split())
+    assert "error: no pose" in shown and "predicted none" in shown
 
 
-def test_the_histogram_counts_every_object_once():
-    svg = page.histogram([*LINES, {**line(8), "pose_error": math.pi}])
-    counts = [int(count) for count in re.findall(r"<title>(\d+)</title>", svg)]
-    assert sum(counts) == 9
-    right = re.findall(r'class="right" x="(\d+)" y="[\d.]+" width="18" height="([\d.]+)"', svg)
-    # 0.05 lies in the first bin of 5°, 0.1 in the second, 3.0 and π in the last two.
-    assert [int(x) // 20 for x, _ in right] == [0, 1, 2, 4, 17, 34, 35]
+def headings(text):
+    return re.findall(r"<h2>(.*?)</h2>", text) + re.findall(r"<h3>(.*?)</h3>", text)
+
+
+def test_results_of_an_earlier_version_lack_sections_and_break_nothing():
+    old = [{name: value for name, value in row.items() if name != "confidence"} for row in LINES]
+    metrics = {name: metrics_of(LINES)[name] for name in ("joint", "pose_only", "settings")}
+    text = report.render(metrics, old, lambda row: None)
+    assert Page(text).open == []
+    assert "Surest misses" not in text and "Confidence" not in text and "Expected" not in text and "failed" not in text
+    assert {"Scores", "Which side is seen", "By category", "Worst predictions"} <= set(headings(text))
+
+
+def test_everything_that_is_known_is_shown():
+    lines = made_up_lines(180)
+    metrics = made_up_metrics(lines)
+    table = {"count": 9, "accuracy": 75.0, "chance_majority": 30.0, "chance_uniform": 12.5, "flip_consistency": None}
+    metrics["questions"] = {"overall": table, "kinds": {"facing": table}}
+    text = report.render(metrics, lines, lambda line: None)
+    shown = Page(text)
+    assert shown.open == []
+    assert headings(text) == [
+        "Scores",
+        "Graphs",
+        "By meta-class",
+        "Open vocabulary",
+        "By training objects",
+        "3D questions",
+        "By category",
+        "Most frequent confusions",
+        "Typical predictions",
+        "Worst predictions",
+        "Surest misses",
+        "Failed images",
+        "Settings",
+        "Pose errors",
+        "Accuracy at every threshold",
+        "Which side is seen",
+        "Azimuth errors",
+        "Confidence and truth",
+        "Expected and real error",
+    ]
+    words = " ".join(shown.text.split())
+    low, high = metrics["confidence_intervals"]["acc_pi_6"]
+    assert f"{low:.1f} – {high:.1f}" in words and "95 % confidence interval" in words
+    assert f"these are {metrics['calibration']['ece']:.1f} points off" in words, "as metrics.json has it"
+    assert "runs/model · runs/data · val · crops: object · 180 objects · 2 failed and count as misses" in words
+    assert "teapot/n0003: image: cannot be decoded: truncated" in words
+    assert "of 178 objects" in words and "dining table" in words and "which is right" in words
+    assert re.search(r"versions .*llava-pose \S+ · python 3\.\d+\.\d+ · torch .* transformers ", words)
+
+
+def test_poses_given_the_class_have_no_class_figures():
+    lines = [{**row, "class_probability": None, "unexplored": None} for row in made_up_lines(60)]
+    text = report.render(made_up_metrics(lines, "pose"), lines, lambda line: None)
+    assert Page(text).open == []
+    assert "class %" in text and "None" not in text
+
+
+def test_only_failed_images_make_a_page_too():
+    lines = [row for row in made_up_lines(9) if "error" in row]
+    text = report.render(made_up_metrics(lines), lines, lambda line: None)
+    assert Page(text).open == [] and "Failed images" in text and "2 failed" in text
+
+
+def test_an_object_of_a_scene_is_shown_close_up(data):
+    item = dataclasses.replace(CAR, bbox=(300.0, 200.0, 340.0, 230.0))
+    scene_picture = Image.new("RGB", (800, 600), (10, 20, 30))
+    scene_picture.paste((250, 250, 250), (300, 200, 340, 230))
+    record = PosedImage(scene_picture, "car/n0", 800, 600, (item,), "", ())
+    text = report.render(metrics_of(LINES), [line(0)], lambda row: record)
+    source = re.search(r'src="data:image/jpeg;base64,([^"]+)"', text)[1]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(source))))
+    assert picture.shape[1] == 224
+    assert 0.15 < (picture.min(-1) > 200).mean() < 0.45, "the object fills a good part of it"
 
 
 def test_few_or_no_samples_make_a_page_too(data):
