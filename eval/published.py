@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report import COLUMNS, figure, write_text
+from eval.report import write_text
 from eval.results import PREDICTIONS, without_classes
 from llava_pose import taxonomy
 from llava_pose.arguments import CommandParser
@@ -52,10 +52,10 @@ def main() -> None:
         without_classes(metrics)
     if arguments.out is not None:
         write_text(arguments.out, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    print(" " * 10 + "".join(f"{head:>12}" for _, head in COLUMNS))
     for table in ("joint", "pose_only"):
-        average = metrics[table]["average"]
-        print(f"{table:<10}" + "".join(f"{figure(average, column):>12}" for column, _ in COLUMNS))
+        print(f"{table}:")
+        for name, value in metrics[table]["average"].items():
+            print(f"  {name:<26}{'–' if value is None else format(value, '.1f'):>8}")
 
 
 def to_lists(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

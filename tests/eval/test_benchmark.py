@@ -297,3 +297,16 @@ def test_a_name_without_tokens_is_refused(tmp_path: Path, crops: Path, evaluate:
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, crops: Path, evaluate: Evaluate) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     assert "Permission denied" in refused(evaluate, crops, out="locked/out")
+
+
+def test_data_whose_every_image_fails_is_scored_as_missed(tmp_path: Path, evaluate: Evaluate) -> None:
+    data = tmp_path / "data"
+    write_crops(data, "train", 3)
+    record = posed_image(0, "car", 1, np.random.default_rng(0), 48)
+    with ShardWriter(data, "val") as writer:
+        for _ in range(2):
+            writer.add({**record.to_row(), "image": {"bytes": b"no image", "path": None}})
+    metrics = metrics_in(evaluate(data))
+    assert metrics["failed"] == metrics["joint"]["average"]["count"] == 2
+    assert metrics["joint"]["average"]["mean_error_deg"] == pytest.approx(360)
+    assert metrics["calibration"]["bins"] == []
