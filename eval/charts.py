@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from eval.findings import wilson
-from llava_pose.calibration import reliability
+from llava_pose.calibration import expected_calibration_error, reliability
 from llava_pose.words import SIDES
 
 WIDTH, HEIGHT = 360.0, 236.0
@@ -66,12 +66,10 @@ class Axes:
         shape = f'x="{x1 + 0.6:.1f}" y="{y2:.1f}" width="{x2 - x1 - 1.2:.1f}" height="{y1 - y2:.1f}"'
         return f'<rect class="{kind}" {shape}><title>{escape(told)}</title></rect>'
 
-    def dot(self, x: float, y: float, radius: float, told: str) -> str:
-        """A round mark, with what it says to a pointer."""
+    def dot(self, x: float, y: float, kind: str, told: str) -> str:
+        """A round mark of a kind, with what it says to a pointer."""
         px, py = self.at(x, y)
-        return (
-            f'<circle class="right" cx="{px:.1f}" cy="{py:.1f}" r="{radius:.1f}"><title>{escape(told)}</title></circle>'
-        )
+        return f'<circle class="{kind}" cx="{px:.1f}" cy="{py:.1f}" r="3.5"><title>{escape(told)}</title></circle>'
 
 
 def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> str:
@@ -209,21 +207,24 @@ def turns(errors: np.ndarray) -> str:
     return _svg(frame + numbers + "".join(bars), description)
 
 
-def reliability_diagram(confidence: np.ndarray, hits: np.ndarray, error: float) -> str:
-    """Confidence (M,) against the share of ``hits`` (M,) in bins of as many objects each, with the share's 95 %
-    interval; ``error``: the expected calibration error in percent."""
-    axes, parts = Axes((0, 100), (0, 100)), []
-    for row in reliability(confidence, hits):
-        x, y, count = 100 * row["predicted"], 100 * row["observed"], int(row["count"])
-        low, high = wilson(row["observed"], count)
-        parts.append(axes.line([(x, 100 * low), (x, 100 * high)], "whisker"))
-        parts.append(axes.dot(x, y, 3.5, f"confidence {x:.0f} %: {y:.0f} % of {count} within π/6"))
-    frame = axes.frame(range(0, 101, 25), range(0, 101, 25), "confidence", "% within π/6", "%")
-    description = (
-        f"Reliability diagram of {len(confidence)} predictions: on average, confidence and the share of hits are "
-        f"{error:.1f} percentage points apart."
-    )
-    return _svg(frame + axes.line([(0, 0), (100, 100)], "mark") + "".join(parts), description)
+def reliability_diagram(series: Sequence[tuple[str, str, np.ndarray, np.ndarray]]) -> str:
+    """Confidence against the share of hits, in bins of as many objects each, with the share's 95 % interval.
+
+    series: for each what is hit, the kind of its dots, the confidences (M,) and the hits (M,).
+    """
+    axes, parts, told = Axes((0, 100), (0, 100)), [], []
+    for name, kind, confidence, hits in series:
+        for row in reliability(confidence, hits):
+            x, y, count = 100 * row["predicted"], 100 * row["observed"], int(row["count"])
+            low, high = wilson(row["observed"], count)
+            parts.append(axes.line([(x, 100 * low), (x, 100 * high)], "whisker"))
+            parts.append(axes.dot(x, y, kind, f"{name}: {x:.0f} % sure, {y:.0f} % of {count} right"))
+        gap = 100 * expected_calibration_error(confidence, hits)
+        told.append(f"{name}: {gap:.1f} percentage points apart on average over {len(confidence)} objects")
+    frame = axes.frame(range(0, 101, 25), range(0, 101, 25), "confidence", "% right", "%")
+    legend = _legend([(kind, name) for name, kind, _, _ in series])
+    description = f"Reliability diagram, confidence and the share that is right. {'; '.join(told)}."
+    return _svg(frame + axes.line([(0, 0), (100, 100)], "mark") + "".join(parts) + legend, description)
 
 
 def expected_against_real(expected: np.ndarray, real: np.ndarray) -> str:
@@ -235,7 +236,7 @@ def expected_against_real(expected: np.ndarray, real: np.ndarray) -> str:
     ]
     top, ticks = _ticks(max([5.0, *(max(x, y) for x, y, _ in rows)]))
     axes = Axes((0, top), (0, top))
-    dots = [axes.dot(x, y, 3.5, f"expected {x:.1f}°, real {y:.1f}° ({count:g} objects)") for x, y, count in rows]
+    dots = [axes.dot(x, y, "right", f"expected {x:.1f}°, real {y:.1f}° ({count:g} objects)") for x, y, count in rows]
     line = axes.line([(x, y) for x, y, _ in rows], "curve right") if rows else ""
     frame = axes.frame(ticks, ticks, "expected error", "mean real error, °")
     description = (

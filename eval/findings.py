@@ -101,10 +101,13 @@ def alternative_hits(line: Line) -> bool:
     return float(pose_error([other[name] for name in ANGLES], [line["target"][name] for name in ANGLES])) < HIT
 
 
-def confidences(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
-    """The confidence (M,) of the lines that tell one, and whether each errs by less than π/6 (M,)."""
-    told = [line for line in lines if line.get("confidence") is not None]
-    return np.array([line["confidence"] for line in told], dtype=np.float64), pose_errors(told) < HIT
+def confidences(lines: Sequence[Line], joint: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The confidence (M,) of the lines that tell one, and whether each errs by less than π/6 (M,); ``joint``: the
+    confidence that the class is right as well, and whether it is."""
+    name = "joint_confidence" if joint else "confidence"
+    told = [line for line in lines if line.get(name) is not None]
+    errors = joint_errors(told) if joint else pose_errors(told)
+    return np.array([line[name] for line in told], dtype=np.float64), errors < HIT
 
 
 def expected_errors(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:

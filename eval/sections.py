@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 from eval import charts, findings, page
 from eval.findings import Line
@@ -143,15 +144,18 @@ def _azimuth_graphs(lines: Sequence[Line]) -> list[str]:
 
 
 def _certainty_graphs(lines: Sequence[Line]) -> list[str]:
-    parts = []
-    confidence, hits = findings.confidences(lines)
-    if len(confidence):
-        ece = 100 * expected_calibration_error(confidence, hits)
+    parts, series, gaps = [], [], []
+    for name, kind, joint in (("class and pose", "other", True), ("pose", "right", False)):
+        confidence, hits = findings.confidences(lines, joint)
+        if len(confidence):
+            series.append((name, kind, confidence, hits))
+            gaps.append(f"{100 * expected_calibration_error(confidence, hits):.1f} for {name}")
+    if series:
         words = (
-            f"A dot is a fifteenth of the objects, by rising confidence, with its 95 % interval. Dots of a calibrated "
-            f"model lie on the dashed line; these are {ece:.1f} points off on average (ECE)."
+            "A dot is a fifteenth of the objects, by rising confidence, with its 95 % interval. Dots of a calibrated "
+            f"model lie on the dashed line; how many points these are off on average (ECE): {', '.join(gaps)}."
         )
-        parts.append(page.chart("Confidence and truth", charts.reliability_diagram(confidence, hits, ece), words))
+        parts.append(page.chart("Confidence and truth", charts.reliability_diagram(series), words))
     expected, real = findings.expected_errors(lines)
     if len(expected):
         words = "A dot is a fifteenth of the objects, by the error that the model itself expects."
@@ -163,7 +167,7 @@ def pictures(lines: Sequence[Line], find: Callable[[Line], PosedImage | None]) -
     """Confusions of classes, and galleries of predictions; ``find`` gives the record of a line."""
     ranked = sorted(lines, key=joint_error)
     middle = max(0, len(ranked) // 2 - SAMPLES // 2)
-    misses = (line for line in lines if joint_error(line) >= HIT and line.get("confidence") is not None)
+    misses = (line for line in lines if joint_error(line) >= HIT and _confidence(line) is not None)
     axes = "Each object's own front (red), left (green) and up (blue) axes, as predicted and in truth."
     galleries = (
         ("Typical predictions", f"From the middle of all. {axes}", ranked[middle : middle + SAMPLES]),
@@ -181,7 +185,13 @@ def pictures(lines: Sequence[Line], find: Callable[[Line], PosedImage | None]) -
 
 
 def _surest(lines: Iterable[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: -line["confidence"])[:SAMPLES]
+    return sorted(lines, key=_confidence, reverse=True)[:SAMPLES]
+
+
+def _confidence(line: Line) -> Any:
+    """How sure a line is of class and pose, or of the pose alone where it does not tell more; None where of neither."""
+    joint = line.get("joint_confidence")
+    return line.get("confidence") if joint is None else joint
 
 
 def failed_images(lines: Sequence[Line]) -> list[Section]:

@@ -124,7 +124,8 @@ class LlavaPose:
                     Candidate(names[name], float(naming.probabilities[name]), reading)
                     for name, reading in zip(naming.names, naming.readings, strict=True)
                 )
-                predictions.append(Prediction(candidates, place.box, place.image, pictures[place.image]))
+                image = pictures[place.image]
+                predictions.append(Prediction(candidates, naming.joint_confidence, place.box, place.image, image))
         return predictions
 
     def _make_name_trie(self, names: tuple[str, ...], spoken: tuple[str, ...], temperature: float | None) -> NameTrie:

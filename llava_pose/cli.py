@@ -51,9 +51,10 @@ output, a line an object (its name and how probable it is among the categories, 
 Where the object may well be turned otherwise, as one that looks alike from behind, that follows: (or azimuth 132°, …).
 
 --json prints one array; each object has image, category, class_probability, azimuth, elevation, theta (radians, null
-where no pose could be read), spread (of each angle), confidence (0 to 1), expected_error (radians), alternative (null,
-or azimuth, elevation, theta, probability, turn), calibrated (whether these were fitted to how often the model was
-right) and box (null for the whole picture)."""
+where no pose could be read), spread (of each angle), confidence (0 to 1: that the pose errs by less than 30 degrees),
+expected_error (radians), alternative (null, or azimuth, elevation, theta, probability, turn), calibrated (whether these
+were fitted to how often the model was right), joint_confidence (that the category is right, too) and box (null for the
+whole picture)."""
 
 CHAT_EXAMPLES = """\
 examples:

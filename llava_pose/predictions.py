@@ -39,11 +39,13 @@ class Candidate:
 class Prediction:
     """One object: its category and its pose.
 
-    candidates: the best categories, best first, of which the first is the answer; box: the (x1, y1, x2, y2) that was
-    asked for, None for the whole image; index: which of the images it is in; image: that image, as it was handed in.
+    candidates: the best categories, best first, of which the first is the answer; joint_confidence: the probability
+    that its category is right and its pose errs by less than π/6; box: the (x1, y1, x2, y2) that was asked for, None
+    for the whole image; index: which of the images it is in; image: that image, as it was handed in.
     """
 
     candidates: tuple[Candidate, ...]
+    joint_confidence: float
     box: Box | None
     index: int
     image: Any
@@ -113,7 +115,7 @@ class Prediction:
         Without the distributions; with ``candidates`` where more than the best was asked for.
         """
         box = None if self.box is None else list(self.box)
-        found = {**self.candidates[0].to_dict(), "box": box}
+        found = {**self.candidates[0].to_dict(), "joint_confidence": self.joint_confidence, "box": box}
         if len(self.candidates) > 1:
             found["candidates"] = [candidate.to_dict() for candidate in self.candidates]
         return found

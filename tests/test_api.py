@@ -203,6 +203,8 @@ def test_a_calibrated_models_confidence_is_that_of_its_calibration(tiny_model_di
     assert (plain.to_dict()["calibrated"], fitted.to_dict()["calibrated"]) == (False, True)
     np.testing.assert_array_equal(fitted.pose, plain.pose)
     assert fitted.confidence == pytest.approx(float(FITTED.hit(plain.confidence)), abs=1e-6)
+    both = FITTED.hit_and_class(fitted.confidence, fitted.class_probability)
+    assert fitted.joint_confidence == pytest.approx(float(both), abs=1e-6)
 
 
 def test_threads_side_by_side_get_what_one_alone_gets(model):

@@ -203,7 +203,7 @@ def test_predict_json_has_the_fields_of_the_contract(run: Run, photo: str, taugh
     objects = json.loads(out)
     assert (code, err) == (0, "")
     contract = {"image", "category", "class_probability", "azimuth", "elevation", "theta", "confidence", "box"}
-    fields = contract | {"spread", "expected_error", "alternative", "calibrated"}
+    fields = contract | {"spread", "expected_error", "alternative", "calibrated", "joint_confidence"}
     assert [set(each) for each in objects] == [fields, fields]
     assert [each["box"] for each in objects] == [[10, 10, 90, 80], [-5, 20, 60, 170]]
     assert all(each["image"] == photo and each["category"] in ("car", "diningtable") for each in objects)

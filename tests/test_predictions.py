@@ -26,7 +26,7 @@ def reading(pose=POSE, alternative=None):
 
 def prediction(pose=POSE, alternative=None, box=None, image=PICTURE, others=()):
     best = Candidate("diningtable", 0.8, reading(pose, alternative))
-    return Prediction((best, *others), box, 0, image)
+    return Prediction((best, *others), 0.6, box, 0, image)
 
 
 def test_the_fields_are_those_of_the_best_candidate():
@@ -48,6 +48,7 @@ def test_as_json_a_prediction_has_the_fields_of_the_contract_and_what_else_is_kn
     assert found["category"] == "diningtable" and found["class_probability"] == 0.8
     assert [found[name] for name in ("azimuth", "elevation", "theta")] == POSE.tolist()
     assert (found["confidence"], found["expected_error"], found["calibrated"]) == (0.7, 0.2, True)
+    assert found["joint_confidence"] == 0.6
     assert found["box"] == [1, 2, 30, 40]
     assert found["alternative"]["azimuth"] == math.radians(132) and found["alternative"]["probability"] == 0.25
     assert "candidates" not in found

@@ -32,6 +32,7 @@ def made_up_lines(count: int, seed: int = 0) -> list[dict[str, Any]]:
         answer = {
             "predicted_category": predicted,
             "class_probability": float(rng.uniform(0.5, 1)),
+            "joint_confidence": 0.9 * confidence,
             "unexplored": 0.0,
             **dict(zip(ANGLES, said.tolist(), strict=True)),
             "confidence": confidence,

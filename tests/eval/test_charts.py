@@ -97,12 +97,18 @@ def test_a_tall_bar_stays_inside_its_graph(count):
 def test_the_reliability_diagram_has_a_dot_for_each_bin_at_confidence_and_share():
     confidence = np.repeat([0.2, 0.9], 150)
     hits = np.concatenate([np.arange(150) % 5 == 0, np.arange(150) % 2 == 0])
-    root = parsed(charts.reliability_diagram(confidence, hits, 20.0))
-    dots = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in root.iter(f"{SVG}circle")]
+    series = [("class and pose", "other", confidence[:150], hits[:150]), ("pose", "right", confidence, hits)]
+    root = parsed(charts.reliability_diagram(series))
+    places = {"other": [], "right": []}
+    for dot in root.iter(f"{SVG}circle"):
+        places[dot.get("class")].append((float(dot.get("cx")), float(dot.get("cy"))))
     axes = Axes((0, 100), (0, 100))
-    assert len(dots) == 15
-    assert dots[0] == pytest.approx(axes.at(20, 20), abs=0.06) and dots[-1] == pytest.approx(axes.at(90, 50), abs=0.06)
-    assert "20.0 percentage points apart" in root.get("aria-label")
+    assert len(places["right"]) == len(places["other"]) == 15
+    assert places["other"][3] == places["right"][0] == pytest.approx(axes.at(20, 20), abs=0.06)
+    assert places["right"][-1] == pytest.approx(axes.at(90, 50), abs=0.06)
+    label = root.get("aria-label")
+    assert "class and pose: 0.0 percentage points apart on average over 150 objects" in label
+    assert "pose: 20.0 percentage points apart on average over 300 objects" in label
 
 
 @pytest.mark.parametrize("largest", [0.001, 0.5, math.pi])
@@ -121,7 +127,7 @@ def test_few_objects_make_graphs_too():
         charts.error_histogram(one, np.array([True])),
         charts.turns(np.zeros(0)),
         charts.sides(np.zeros((8, 8), int)),
-        charts.reliability_diagram(one, np.array([True]), 50.0),
+        charts.reliability_diagram([("pose", "right", one, np.array([True]))]),
         charts.expected_against_real(one, one),
     ):
         parsed(graph)

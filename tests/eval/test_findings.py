@@ -82,6 +82,9 @@ def test_alternatives_are_counted_and_those_that_would_have_been_right():
 def test_what_lines_do_not_tell_is_not_counted():
     confidence, hits = findings.confidences([line(0, 0, confidence=0.7), line(0, 0, 2.0, confidence=0.2), LOST])
     assert confidence.tolist() == [0.7, 0.2] and hits.tolist() == [True, False]
+    both = [line(0, 0, joint_confidence=0.6), line(0, 0, correct=False, joint_confidence=0.5), LOST]
+    confidence, hits = findings.confidences(both, joint=True)
+    assert confidence.tolist() == [0.6, 0.5] and hits.tolist() == [True, False]
     expected, real = findings.expected_errors([line(0, 0, 0.3, expected_error=0.5), LOST])
     assert expected.tolist() == [0.5] and real.tolist() == [0.3]
     assert len(findings.readable([LOST, line(0, 0), line(0, math.nan)])) == 1

@@ -20,6 +20,7 @@ from data_prep.rows import encoded
 from data_prep.shards import ShardWriter
 from eval import report, sections, tables
 from llava_pose import scene, taxonomy
+from llava_pose.calibration import expected_calibration_error
 from llava_pose.evaluation import score
 from llava_pose.scene import PosedImage, PosedObject
 from tests.eval.made_up import made_up_lines, made_up_metrics
@@ -197,6 +198,12 @@ def test_results_of_an_earlier_version_lack_sections_and_break_nothing():
     assert {"Scores", "Which side is seen", "By category", "Worst predictions"} <= set(headings(text))
 
 
+def joint_gap(lines):
+    told = [line for line in lines if "error" not in line]
+    hits = np.array([line["correct"] and line["pose_error"] < math.pi / 6 for line in told])
+    return 100 * expected_calibration_error(np.array([line["joint_confidence"] for line in told]), hits)
+
+
 def test_everything_that_is_known_is_shown():
     lines = made_up_lines(180)
     metrics = made_up_metrics(lines)
@@ -229,7 +236,7 @@ def test_everything_that_is_known_is_shown():
     words = " ".join(shown.text.split())
     low, high = metrics["confidence_intervals"]["acc_pi_6"]
     assert f"{low:.1f} – {high:.1f}" in words and "95 % confidence interval" in words
-    assert f"these are {metrics['calibration']['ece']:.1f} points off" in words, "as metrics.json has it"
+    assert f"(ECE): {joint_gap(lines):.1f} for class and pose, {metrics['calibration']['ece']:.1f} for pose" in words
     assert "runs/model · runs/data · val · crops: object · 180 objects · 2 failed and count as misses" in words
     assert "teapot/n0003: image: cannot be decoded: truncated" in words
     assert "of 178 objects" in words and "dining table" in words and "which is right" in words
@@ -237,7 +244,8 @@ def test_everything_that_is_known_is_shown():
 
 
 def test_poses_given_the_class_have_no_class_figures():
-    lines = [{**row, "class_probability": None, "unexplored": None} for row in made_up_lines(60)]
+    nothing_named = dict.fromkeys(("class_probability", "joint_confidence", "unexplored"))
+    lines = [{**row, **nothing_named} for row in made_up_lines(60)]
     text = report.render(made_up_metrics(lines, "pose"), lines, lambda line: None)
     assert Page(text).open == []
     assert "class %" in text and "None" not in text
