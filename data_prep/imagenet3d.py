@@ -1,11 +1,16 @@
 """Turn ImageNet3D, or anything in its layout, into Parquet shards that datasets.load_dataset opens.
 
-    python data_prep/imagenet3d.py --root DIR --out DIR [--crop object|box|scene]
+    python data_prep/imagenet3d.py --root DIR --out DIR [--crop object|box|scene] [--on-error stop|skip]
 
-Reads lists/{category}_imagenet_{train|val}.txt with either images/ and annotations/ beside lists/, or each
-image next to its npz in {category}/. Objects that the data set's authors leave out are left out, and counted.
-With --crop object (the published protocol; it uses the true distance) or box a row is one object, with scene a
-whole image. Images are used as stored: no EXIF rotation.
+Reads lists/{category}_imagenet_{train|val}.txt with either images/ and annotations/ beside lists/, or each image next
+to its npz in {category}/, and captions where they lie beside the data (see caption_files.py). Objects that the data
+set's authors leave out are left out, and counted. With --crop object (the published protocol; it uses the true
+distance) or box a row is one object, with scene a whole image. Images are used as stored: no EXIF rotation. CAD models
+are not read.
+
+A mistake in the data ends the conversion with a line that names it; with --on-error skip, what is wrong is left out,
+counted and listed in skipped.jsonl. Started again after a stop, a conversion goes on where it was: it works in a hidden
+folder beside --out, which appears whole.
 """
 
 from __future__ import annotations
