@@ -22,6 +22,11 @@ from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import read_lines
 from llava_pose.scene import PosedImage, load_split
 
+FIELDS = {
+    *("image_id", "object_id", "category", "predicted_category", "class_probability", "azimuth", "elevation", "theta"),
+    *("target", "pose_error", "correct"),
+}
+
 
 def format_table(metrics: Line) -> str:
     """The terminal's tables: joint classification and pose beside chance and publication, then by meta-class."""
@@ -122,13 +127,36 @@ def main() -> None:
     for name in ("metrics.json", "predictions.jsonl"):
         if not (options.out / name).is_file():
             raise UserError(f"{options.out}: {name} is missing")
-    try:
-        metrics = json.loads((options.out / "metrics.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{options.out / 'metrics.json'}: not JSON: {error}") from error
-    lines = read_lines(options.out / "predictions.jsonl")
-    write_report(options.out / "report.html", metrics, lines, load_split(options.data, options.split))
+    metrics = read_metrics(options.out / "metrics.json")
+    lines = read_predictions(options.out / "predictions.jsonl")
+    find = record_finder(load_split(options.data, options.split))
+    for line in lines[:1]:
+        if line["target"] is not None and find(line) is None:
+            raise UserError(f"{options.data}: has no {line['image_id']}: the predictions are of other data")
+    write_text(options.out / "report.html", render(metrics, lines, find))
     print(options.out / "report.html")
+
+
+def read_metrics(path: Path) -> Line:
+    """What metrics.json holds. Raises UserError where it is not that of an evaluation."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    for name in ("joint", "pose_only", "settings"):
+        if not isinstance(metrics, dict) or name not in metrics:
+            raise UserError(f"{path}: {name} is missing: not the metrics of an evaluation")
+    return metrics
+
+
+def read_predictions(path: Path) -> Sequence[Line]:
+    """What predictions.jsonl holds. Raises UserError for a line that lacks what every version tells."""
+    lines = read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        missing = sorted(FIELDS - line.keys()) if isinstance(line, dict) else ["image_id"]
+        if missing:
+            raise UserError(f"{path}:{number}: {missing[0]} is missing: not a prediction line")
+    return lines
 
 
 if __name__ == "__main__":

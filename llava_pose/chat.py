@@ -20,6 +20,7 @@ from .engine import Answer
 from .errors import UserError
 from .images import Box, check_png_target, crop_box, open_image, save_png
 from .overlay import PosedAnswer, answer_picture
+from .predictions import posed_answer
 from .terminal import note, styled
 from .words import pose_text, pose_words
 
@@ -81,7 +82,7 @@ class Session:
         answers = posed_answers(self.last, self.box)
         if not answers:
             [found] = self.model.predict([self.image], boxes=[self.box])
-            answers = [PosedAnswer(taxonomy.spoken_name(found.category), found.pose, self.box)]
+            answers = [posed_answer(taxonomy.spoken_name(found.category), found.reading, self.box)]
             note(f"the answer holds no pose; the picture shows what `predict` finds: {answers[0].name}, {found.words}")
         save_png(answer_picture(self.image, answers), path)
         note(f"saved {path}")
@@ -198,8 +199,7 @@ def posed_answers(answer: Answer, box: Box | None = None) -> list[PosedAnswer]:
     pieces = answer.text.split(POSE_TOKEN)[:-1]
     place = box if len(pieces) == 1 else None
     return [
-        PosedAnswer(name_at_end(piece), reading.pose, place)
-        for piece, reading in zip(pieces, answer.readings, strict=True)
+        posed_answer(name_at_end(piece), reading, place) for piece, reading in zip(pieces, answer.readings, strict=True)
     ]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .geometry import camera_center, project, rotation_matrix
-from .words import pose_text
+from .words import pose_text, readable
 
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -54,11 +54,6 @@ class PosedAnswer:
     pose: ArrayLike
     box: Box | None = None
     note: str = ""
-
-    @property
-    def readable(self) -> bool:
-        """Whether there is a pose to draw."""
-        return bool(np.isfinite(np.asarray(self.pose, dtype=np.float64)).all())
 
 
 def draw_axes(image: Image.Image, pose: ArrayLike, center: Sequence[float], length: float) -> Image.Image:
@@ -198,7 +193,7 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
     chips = []
     for index, answer in enumerate(answers):
         name = f"{index + 1} {answer.name}" if numbered else answer.name
-        chips.append(f"{name} · {pose_text(answer.pose) if answer.readable else 'no readable pose'}")
+        chips.append(f"{name} · {pose_text(answer.pose)}")
         if answer.note:
             chips.append(answer.note)
         if answer.box is not None:
@@ -211,7 +206,7 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
             length = 0.36 * min(column, picture.height)
             if numbered:
                 picture = _tagged(picture, (center[0] - 0.5 * length, center[1] - 1.2 * length - 16), name)
-        if answer.readable:
+        if readable(answer.pose):
             picture = draw_axes(picture, answer.pose, center, length)
     return _with_chips(picture, chips)
 

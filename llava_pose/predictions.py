@@ -103,7 +103,7 @@ class Prediction:
     @property
     def words(self) -> str:
         """The pose in degrees and words."""
-        return pose_words(self.pose) if np.isfinite(self.pose).all() else "no readable pose"
+        return pose_words(self.pose)
 
     def __repr__(self) -> str:
         name = f"{taxonomy.spoken_name(self.category)} {self.class_probability:.0%}"
@@ -152,6 +152,11 @@ def _same(image: Any, other: Any) -> bool:
 
 def _answer(prediction: Prediction, scale: float) -> PosedAnswer:
     box = None if prediction.box is None else scaled(prediction.box, scale)
-    other = prediction.alternative
+    return posed_answer(taxonomy.spoken_name(prediction.category), prediction.reading, box)
+
+
+def posed_answer(name: str, reading: PoseReading, box: Box | None) -> PosedAnswer:
+    """What a picture tells of an object by this name: its pose, and the other one that it may have."""
+    other = reading.alternative
     note = "" if other is None else f"or {pose_text(other.pose)} ({other.probability:.0%})"
-    return PosedAnswer(taxonomy.spoken_name(prediction.category), prediction.pose, box, note)
+    return PosedAnswer(name, reading.pose, box, note)

@@ -28,6 +28,8 @@ right, and so sees the object's front (−y) point to the left of the picture.""
 SIDES = ("front", "front-left", "left", "back-left", "back", "back-right", "right", "front-right")
 """The object's own side that is seen, by azimuth in steps of 45°, from 0."""
 
+NO_POSE = "no readable pose"
+
 HEIGHTS = (
     "from almost straight below",
     "from below",
@@ -170,7 +172,12 @@ def turn_words_of(turn: float) -> str:
 
 
 def pose_text(pose: Any) -> str:
-    """A pose (3,) in radians as whole degrees: azimuth in 0..359, elevation and theta with a sign."""
+    """A pose (3,) in radians as whole degrees: azimuth in 0..359, elevation and theta with a sign.
+
+    ``NO_POSE`` where it is not finite, as a model's reading may be.
+    """
+    if not readable(pose):
+        return NO_POSE
     azimuth, elevation, theta = (math.degrees(float(angle)) for angle in canonical_pose(pose))
     theta = math.degrees(float(angle_difference(math.radians(theta), 0.0)))
     return f"azimuth {round(azimuth) % 360}°, elevation {round(elevation)}°, theta {round(theta)}°"
@@ -178,7 +185,12 @@ def pose_text(pose: Any) -> str:
 
 def pose_words(pose: Any) -> str:
     """A pose for people: ``pose_text``, then words ("azimuth 312°, elevation 11°, theta 2° · seen from …")."""
-    return f"{pose_text(pose)} · {seen_from(pose)}"
+    return f"{pose_text(pose)} · {seen_from(pose)}" if readable(pose) else NO_POSE
+
+
+def readable(pose: Any) -> bool:
+    """Whether every angle of a pose (3,) is a finite number."""
+    return all(math.isfinite(float(angle)) for angle in pose)
 
 
 def octant(azimuth: float) -> int:

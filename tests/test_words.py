@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llava_pose.geometry import camera_center, mirror_pose, rotation_matrix
-from llava_pose.words import FACINGS, facing, pose_words, seen_from, turn_to_face, turn_words
+from llava_pose.words import FACINGS, facing, pose_text, pose_words, seen_from, turn_to_face, turn_words
 
 PI = math.pi
 FRONT = np.array([0.0, -1.0, 0.0])
@@ -141,3 +141,8 @@ def test_both_names_of_a_rotation_give_the_same_words(words):
 )
 def test_pose_words_give_whole_degrees_first(degrees, numbers):
     assert pose_words(np.radians(degrees)).split(" · ")[0] == numbers
+
+
+@pytest.mark.parametrize("pose", [(math.nan, 0, 0), (0, math.inf, 0)])
+def test_a_pose_that_is_not_finite_is_told_as_such(pose):
+    assert pose_text(pose) == pose_words(pose) == "no readable pose"

@@ -21,6 +21,7 @@ from data_prep.shards import ShardWriter
 from eval import report, sections, tables
 from llava_pose import scene, taxonomy
 from llava_pose.calibration import expected_calibration_error
+from llava_pose.errors import UserError
 from llava_pose.evaluation import score
 from llava_pose.scene import PosedImage, PosedObject
 from tests.eval.made_up import made_up_lines, made_up_metrics
@@ -295,3 +296,29 @@ def test_the_command_writes_the_page_anew_and_refuses_folders_without_results(tm
     (out / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LINES))
     assert run_report("--out", out, "--data", tmp_path / "data").returncode == 0
     assert "car/n5" in (out / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("metrics.json", "{", "metrics.json: not JSON: "),
+        ("metrics.json", "[]", "metrics.json: joint is missing: not the metrics of an evaluation"),
+        (
+            "predictions.jsonl",
+            '{"image_id": "car/n0"}\n',
+            "predictions.jsonl:1: azimuth is missing: not a prediction line",
+        ),
+        ("predictions.jsonl", "7\n", "predictions.jsonl:1: image_id is missing"),
+        ("predictions.jsonl", json.dumps({**LINES[0], "image_id": "car/other"}), "data: has no car/other: the predic"),
+    ],
+)
+def test_results_that_are_none_or_of_other_data_are_refused(tmp_path, data, monkeypatch, file, text, told):
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "metrics.json").write_text(json.dumps(metrics_of(LINES)))
+    (out / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in LINES))
+    (out / file).write_text(text)
+    monkeypatch.setattr(sys, "argv", ["report.py", "--out", str(out), "--data", str(tmp_path / "data")])
+    with pytest.raises(UserError, match=told):
+        report.main()
+    assert not (out / "report.html").exists()
