@@ -21,10 +21,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_prep.caption_align import aligned
-from data_prep.caption_files import caption_places, caption_text
-from data_prep.caption_templates import template_caption
-from data_prep.fill import columns, data_shards, fill, objects_of, row_seed
+from data_prep.captioning.caption_align import aligned
+from data_prep.captioning.caption_files import caption_places, caption_text
+from data_prep.captioning.caption_templates import template_caption
+from data_prep.captioning.fill import columns, data_shards, fill, objects_of, row_seed
 from llava_pose import taxonomy
 from llava_pose.arguments import CommandParser, positive_number, whole_number
 from llava_pose.errors import UserError, run_cli
@@ -99,8 +99,8 @@ def _caption_of_image(
 def write_by_llm(options: argparse.Namespace) -> None:
     """Captions by a language model; prints what was done."""
     try:
-        from data_prep.llm_captions import Prices, write_captions
-        from data_prep.llm_endpoint import EndpointSettings
+        from data_prep.captioning.llm_captions import Prices, write_captions
+        from data_prep.captioning.llm_endpoint import EndpointSettings
     except ModuleNotFoundError as error:
         raise UserError(f"--writer llm: needs the package {error.name}: pip install 'llava-pose[data]'") from error
     if not options.model:

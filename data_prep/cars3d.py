@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.convert import argument_parser, convert, settings_from
-from data_prep.pixels import read_image
-from data_prep.source import Problem, Reading, Source, Task
+from data_prep.conversion.convert import argument_parser, convert, settings_from
+from data_prep.conversion.pixels import read_image
+from data_prep.conversion.source import Problem, Reading, Source, Task
 from llava_pose.annotations import FieldError
 from llava_pose.errors import UserError, run_cli
 from llava_pose.geometry import camera_center, project, wrap_angle

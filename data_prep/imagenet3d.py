@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.caption_files import caption_places, released_caption
-from data_prep.convert import argument_parser, convert, settings_from
-from data_prep.layout import paths_of, read_lists
-from data_prep.source import Problem, Reading, Source, Task
+from data_prep.captioning.caption_files import caption_places, released_caption
+from data_prep.conversion.convert import argument_parser, convert, settings_from
+from data_prep.conversion.layout import paths_of, read_lists
+from data_prep.conversion.source import Problem, Reading, Source, Task
 from llava_pose.annotations import FieldError, read_each, skip_reason
 from llava_pose.errors import UserError, run_cli
 from llava_pose.scene import PosedObject, posed_object

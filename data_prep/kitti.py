@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.convert import argument_parser, convert, settings_from
-from data_prep.layout import read_list
-from data_prep.source import SPLITS, Problem, Reading, Source, Task
+from data_prep.conversion.convert import argument_parser, convert, settings_from
+from data_prep.conversion.layout import read_list
+from data_prep.conversion.source import SPLITS, Problem, Reading, Source, Task
 from llava_pose.annotations import FieldError
 from llava_pose.errors import UserError, run_cli
 from llava_pose.geometry import wrap_angle

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.convert import argument_parser, convert, settings_from
-from data_prep.layout import read_list
-from data_prep.matfiles import MatSource, Struct, flagged, text
-from data_prep.source import SPLITS, Problem, Task
+from data_prep.conversion.convert import argument_parser, convert, settings_from
+from data_prep.conversion.layout import read_list
+from data_prep.conversion.matfiles import MatSource, Struct, flagged, text
+from data_prep.conversion.source import SPLITS, Problem, Task
 from llava_pose.errors import UserError, run_cli
 from llava_pose.taxonomy import resolve
 

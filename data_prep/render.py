@@ -21,14 +21,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.axes import read_axes
-from data_prep.catalog import SPLITS, Catalog, Kept, image_counts
 from data_prep.crew import Crew
 from data_prep.files import write_atomic
-from data_prep.meshfiles import find_meshes
-from data_prep.shapes import CATEGORIES
-from data_prep.stock import Stock, take_stock
-from data_prep.writer import Job, Task, Writer
+from data_prep.rendering.axes import read_axes
+from data_prep.rendering.catalog import SPLITS, Catalog, Kept, image_counts
+from data_prep.rendering.meshfiles import find_meshes
+from data_prep.rendering.shapes import CATEGORIES
+from data_prep.rendering.stock import Stock, take_stock
+from data_prep.rendering.writer import Job, Task, Writer
 from llava_pose import __version__, taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli

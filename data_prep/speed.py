@@ -26,14 +26,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from data_prep.conversion.jobs import REPORTS, SHARDS, Job, Settings, Workshop
+from data_prep.conversion.pixels import JPEG_QUALITY
+from data_prep.conversion.pool import JobCrew
+from data_prep.conversion.rows import Cut
 from data_prep.crew import Crew
 from data_prep.imagenet3d import ImageNet3D
-from data_prep.jobs import REPORTS, SHARDS, Job, Settings, Workshop
-from data_prep.pixels import JPEG_QUALITY
-from data_prep.pool import JobCrew
-from data_prep.rows import Cut
-from data_prep.shapes import build
-from data_prep.shapes.mesh import off_text
+from data_prep.rendering.shapes import build
+from data_prep.rendering.shapes.mesh import off_text
 from data_prep.speed_data import write_release
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError, run_cli

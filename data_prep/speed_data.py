@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_prep.crops import Pixels
+from data_prep.conversion.crops import Pixels
 from data_prep.files import write_atomic
 
 CATEGORIES = ("car", "chair", "bicycle", "teapot")

@@ -23,9 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.fill import data_shards
-from data_prep.shards import open_shard, shard_name
-from data_prep.stamp import renew_stamp
+from data_prep.captioning.fill import data_shards
+from data_prep.conversion.shards import open_shard, shard_name
+from data_prep.conversion.stamp import renew_stamp
 from llava_pose import taxonomy
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError, run_cli

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.shards import ShardWriter
+from data_prep.conversion.shards import ShardWriter
 from llava_pose.scene import PosedImage, PosedObject
 
 CATEGORIES = ("car", "bus", "sofa", "bicycle", "teapot")

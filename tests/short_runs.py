@@ -14,7 +14,7 @@ import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from PIL import Image
 
-from data_prep.shards import ShardWriter
+from data_prep.conversion.shards import ShardWriter
 from llava_pose.scene import PosedImage, PosedObject
 from train import finetune
 

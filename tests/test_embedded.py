@@ -58,7 +58,7 @@ def test_the_turn_an_answer_tells_is_within_a_step_of_the_true_one(model: LlavaP
 
 
 def test_the_embedded_model_names_every_rendered_category_and_takes_a_few_megabytes(model: LlavaPose) -> None:
-    from data_prep.shapes import CATEGORIES
+    from data_prep.rendering.shapes import CATEGORIES
 
     assert set(model.categories) == set(CATEGORIES)
     folder = SAMPLES.parent / "model"

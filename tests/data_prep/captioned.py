@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep import captions
-from data_prep.llm_captions import journal_path
-from data_prep.rows import encoded
-from data_prep.shards import ShardWriter
+from data_prep.captioning.llm_captions import journal_path
+from data_prep.conversion.rows import encoded
+from data_prep.conversion.shards import ShardWriter
 from llava_pose import scene
 from llava_pose.scene import PosedImage, PosedObject
 

@@ -12,7 +12,7 @@ import pytest
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server that speaks OpenAI's API; the key is set, and pauses between attempts are short."""
     # Imported here: the client takes a second, which the other tests of this folder are spared.
-    from data_prep import llm_endpoint
+    from data_prep.captioning import llm_endpoint
     from tests.data_prep.captioned import KEY
     from tests.data_prep.endpoint import serving
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep import render
-from data_prep.axes import AxesTable, parse_axes, read_axes
-from data_prep.shapes import build
-from data_prep.shapes.mesh import off_text
+from data_prep.rendering.axes import AxesTable, parse_axes, read_axes
+from data_prep.rendering.shapes import build
+from data_prep.rendering.shapes.mesh import off_text
 from llava_pose.errors import UserError
 
 VECTORS = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1)}

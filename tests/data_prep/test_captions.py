@@ -14,8 +14,8 @@ from PIL import Image
 
 from data_prep import captions
 from data_prep.captions import template_caption
-from data_prep.rows import encoded
-from data_prep.shards import ShardWriter
+from data_prep.conversion.rows import encoded
+from data_prep.conversion.shards import ShardWriter
 from llava_pose import scene, taxonomy
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage, PosedObject

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from data_prep.caption_align import aligned
-from data_prep.caption_files import released_caption
+from data_prep.captioning.caption_align import aligned
+from data_prep.captioning.caption_files import released_caption
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedObject
 

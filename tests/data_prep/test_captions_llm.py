@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.caption_templates import template_caption
-from data_prep.shards import ShardWriter
+from data_prep.captioning.caption_templates import template_caption
+from data_prep.conversion.shards import ShardWriter
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage
 from tests.data_prep.captioned import BICYCLE, CAR, KEY, TOLD, ask, data_folder, journal, rows_of

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from data_prep.llm_answers import complaint, messages, question, read_caption
+from data_prep.captioning.llm_answers import complaint, messages, question, read_caption
 from llava_pose.scene import PosedObject
 
 CAR = PosedObject(

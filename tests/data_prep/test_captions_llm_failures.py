@@ -10,8 +10,9 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import captions, llm_endpoint
-from data_prep.llm_captions import journal_path
+from data_prep import captions
+from data_prep.captioning import llm_endpoint
+from data_prep.captioning.llm_captions import journal_path
 from llava_pose.errors import UserError
 from tests.data_prep.captioned import (
     KEY,
@@ -196,7 +197,8 @@ def test_the_command_says_that_nobody_is_there(tmp_path):
     folder = data_folder(tmp_path / "data")
     first = contents(folder)
     script = (
-        "import sys; from data_prep import captions, llm_endpoint; from llava_pose.errors import run_cli;"
+        "import sys; from data_prep import captions; from data_prep.captioning import llm_endpoint; "
+        "from llava_pose.errors import run_cli;"
         "llm_endpoint.FIRST_PAUSE = 0.01; run_cli(captions.main)"
     )
     arguments = ["--data", str(folder), "--writer", "llm", "--model", "teller-1", "--base-url", gone.url]
@@ -229,7 +231,7 @@ def test_the_key_is_nowhere_but_in_the_requests(tmp_path, endpoint, capsys):
 
 
 def test_without_the_client_the_writer_says_what_to_install(tmp_path, monkeypatch):
-    for name in ("data_prep.llm_captions", "data_prep.llm_endpoint"):
+    for name in ("data_prep.captioning.llm_captions", "data_prep.captioning.llm_endpoint"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UserError, match=r"--writer llm: needs the package openai: pip install 'llava-pose\[data\]'"):

@@ -9,9 +9,9 @@ import time
 import pytest
 from PIL import Image
 
-from data_prep.llm_captions import journal_path
-from data_prep.rows import encoded
-from data_prep.shards import ShardWriter
+from data_prep.captioning.llm_captions import journal_path
+from data_prep.conversion.rows import encoded
+from data_prep.conversion.shards import ShardWriter
 from llava_pose.errors import UserError
 from llava_pose.scene import PosedImage
 from tests.data_prep.captioned import CAR, TOLD, ask, command, contents, data_folder, finished, journal, rows_of

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from data_prep.caption_templates import MAX_MENTIONS, template_caption
-from data_prep.caption_words import nth_mention, object_names
+from data_prep.captioning.caption_templates import MAX_MENTIONS, template_caption
+from data_prep.captioning.caption_words import nth_mention, object_names
 from llava_pose import taxonomy
 from llava_pose.scene import PosedImage, PosedObject
 

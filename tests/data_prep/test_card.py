@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.card import angles_picture
-from data_prep.summary import ANGLES, Tally
+from data_prep.conversion.card import angles_picture
+from data_prep.conversion.summary import ANGLES, Tally
 from llava_pose import scene
 from tests.small_release import add_image, annotation, convert, small_release
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-import data_prep.convert
-from data_prep import jobs, shards, workfolder
+import data_prep.conversion.convert
+from data_prep.conversion import jobs, shards, workfolder
+from data_prep.conversion.stamp import renew_stamp
 from data_prep.speed_data import write_release
-from data_prep.stamp import renew_stamp
 from llava_pose.errors import UserError
 from tests.small_release import add_chairs, annotation, contents, convert, rows_of, small_release, write_npz
 
@@ -26,11 +26,11 @@ ROOT = Path(__file__).parents[2]
 # The real command with shards of a few images, so that a small data set has many.
 SMALL_SHARDS = """
 import sys
-import data_prep.convert
+import data_prep.conversion.convert
 from data_prep.imagenet3d import main
 from llava_pose.errors import run_cli
 if __name__ == "__main__":
-    data_prep.convert.IMAGES_PER_SHARD = 4
+    data_prep.conversion.convert.IMAGES_PER_SHARD = 4
     run_cli(main)
 """
 
@@ -45,7 +45,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(data_prep.convert, "IMAGES_PER_SHARD", 4)
+    monkeypatch.setattr(data_prep.conversion.convert, "IMAGES_PER_SHARD", 4)
 
 
 def script(tmp_path):
@@ -80,7 +80,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, root, whole):
 
 def test_rows_are_cut_into_shards_and_row_groups(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "ROWS_PER_GROUP", 2)
-    monkeypatch.setattr(data_prep.convert, "IMAGES_PER_SHARD", 5)
+    monkeypatch.setattr(data_prep.conversion.convert, "IMAGES_PER_SHARD", 5)
     root = small_release(tmp_path / "release")
     add_chairs(root, range(5, 14))
     convert(root, tmp_path / "out", "--size", "16")
@@ -95,7 +95,7 @@ def test_rows_are_cut_into_shards_and_row_groups(tmp_path, monkeypatch):
 
 
 def test_a_shard_without_a_row_does_no_harm(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_prep.convert, "IMAGES_PER_SHARD", 1)
+    monkeypatch.setattr(data_prep.conversion.convert, "IMAGES_PER_SHARD", 1)
     convert(small_release(tmp_path / "release"), tmp_path / "out", "--size", "16")
     assert len(list((tmp_path / "out").glob("train-*"))) == 3
     assert {split: len(rows) for split, rows in load_dataset(str(tmp_path / "out")).items()} == {"train": 3, "val": 1}
@@ -173,7 +173,7 @@ def stopped(tmp_path, root, monkeypatch, after=3):
         return made(job, shop, advance)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_prep.pool.make_shard", fail_later)
+        patch.setattr("data_prep.conversion.pool.make_shard", fail_later)
         with pytest.raises(UserError, match="out: cannot be written: No space left on device") as error:
             convert(root, tmp_path / "out", "--size", "64")
     assert f"({after} of 32 shards are finished and kept" in str(error.value)
@@ -249,7 +249,7 @@ def test_what_was_skipped_stops_a_strict_run_that_goes_on(tmp_path, root, small_
         return made(job, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data_prep.pool.make_shard", fail_later)
+        patch.setattr("data_prep.conversion.pool.make_shard", fail_later)
         with pytest.raises(UserError, match="No space left"):
             convert(root, tmp_path / "out", "--size", "64", "--on-error", "skip")
     with pytest.raises(UserError, match=r"n10\.JPEG: not a readable image"):

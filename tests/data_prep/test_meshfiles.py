@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from data_prep import render
-from data_prep.meshfiles import load_shape
-from data_prep.shapes import build
-from data_prep.shapes.mesh import off_text
+from data_prep.rendering.meshfiles import load_shape
+from data_prep.rendering.shapes import build
+from data_prep.rendering.shapes.mesh import off_text
 from llava_pose.errors import UserError
 from llava_pose.scene import read_annotations
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_prep import kitti, objectnet3d, pascal3d
-from data_prep.caption_files import released_caption
-from data_prep.caption_templates import template_caption
-from data_prep.caption_words import object_names
+from data_prep.captioning.caption_files import released_caption
+from data_prep.captioning.caption_templates import template_caption
+from data_prep.captioning.caption_words import object_names
 from llava_pose import scene, taxonomy
 from llava_pose.errors import UserError
 from tests.data_prep.test_captions_files import CAR

@@ -256,7 +256,7 @@ def test_a_part_or_a_voc_list_that_is_not_there_is_named(tmp_path):
 
 
 def test_flipped_bytes_give_an_object_or_a_user_error(tmp_path):
-    from data_prep.matfiles import read_objects
+    from data_prep.conversion.matfiles import read_objects
 
     write_mat(tmp_path / "a.mat", mat_object(), mat_object(EMPTY))
     whole = (tmp_path / "a.mat").read_bytes()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import pixels
-from data_prep.pixels import decode, encode, read_image, stored_or_encoded
+from data_prep.conversion import pixels
+from data_prep.conversion.pixels import decode, encode, read_image, stored_or_encoded
 from llava_pose.errors import UserError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.meshfiles import load_shape
-from data_prep.raytrace import Lights, TracedShape, View, render_layer, turn, turned_box
-from data_prep.shapes import build
+from data_prep.rendering.meshfiles import load_shape
+from data_prep.rendering.raytrace import Lights, TracedShape, View, render_layer, turn, turned_box
+from data_prep.rendering.shapes import build
 from llava_pose.geometry import project, rotation_matrix
 
 LIGHTS = Lights(

@@ -13,13 +13,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_prep import render
-from data_prep.catalog import Catalog, held_out_models, image_counts
-from data_prep.raytrace import Lights, TracedShape, View, render_layer
-from data_prep.scenes import STATUS_FROM, Member, draw_picture
-from data_prep.shapes import CATEGORIES, build
-from data_prep.shapes.materials import TAIL_LIGHT
-from data_prep.shapes.mesh import Builder, Material
-from data_prep.writer import Job, Task, Writer
+from data_prep.rendering.catalog import Catalog, held_out_models, image_counts
+from data_prep.rendering.raytrace import Lights, TracedShape, View, render_layer
+from data_prep.rendering.scenes import STATUS_FROM, Member, draw_picture
+from data_prep.rendering.shapes import CATEGORIES, build
+from data_prep.rendering.shapes.materials import TAIL_LIGHT
+from data_prep.rendering.shapes.mesh import Builder, Material
+from data_prep.rendering.writer import Job, Task, Writer
 from llava_pose.annotations import STATUSES
 from llava_pose.errors import UserError
 from llava_pose.geometry import project

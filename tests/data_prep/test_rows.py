@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.conversion.jobs import Settings, process
+from data_prep.conversion.rows import Cut
+from data_prep.conversion.source import Task
 from data_prep.imagenet3d import ImageNet3D
-from data_prep.jobs import Settings, process
-from data_prep.rows import Cut
-from data_prep.source import Task
 from llava_pose.geometry import project
 from llava_pose.scene import PosedImage
 from tests.small_release import annotation, write_npz

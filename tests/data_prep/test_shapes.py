@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_prep.shapes import CATEGORIES, build
-from data_prep.shapes.materials import HEADLIGHT, TAIL_LIGHT
-from data_prep.shapes.mesh import Builder, Material, off_text
+from data_prep.rendering.shapes import CATEGORIES, build
+from data_prep.rendering.shapes.materials import HEADLIGHT, TAIL_LIGHT
+from data_prep.rendering.shapes.mesh import Builder, Material, off_text
 from llava_pose import taxonomy
 
 SEEDS = range(6)

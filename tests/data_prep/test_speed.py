@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from data_prep import speed
+from data_prep.conversion.jobs import Settings, process
+from data_prep.conversion.rows import Cut
 from data_prep.imagenet3d import ImageNet3D
-from data_prep.jobs import Settings, process
-from data_prep.rows import Cut
 from data_prep.speed_data import write_release
 from llava_pose.scene import PosedImage
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import meshfiles, render, writer
+from data_prep import render
 from data_prep.crew import Crew
-from data_prep.shapes import build
-from data_prep.shapes.mesh import off_text
+from data_prep.rendering import meshfiles, writer
+from data_prep.rendering.shapes import build
+from data_prep.rendering.shapes.mesh import off_text
 from llava_pose import taxonomy
 from llava_pose.errors import UserError
 from llava_pose.scene import read_annotations

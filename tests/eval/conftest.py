@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from data_prep.shards import ShardWriter
+from data_prep.conversion.shards import ShardWriter
 from eval import benchmark
 from tests.short_runs import posed_image, write_split
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data_prep.shards import ShardWriter
+from data_prep.conversion.shards import ShardWriter
 from llava_pose import checkpoint, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.rows import encoded
-from data_prep.shards import ShardWriter
+from data_prep.conversion.rows import encoded
+from data_prep.conversion.shards import ShardWriter
 from eval import report, sections, tables
 from llava_pose import scene, taxonomy
 from llava_pose.calibration import expected_calibration_error

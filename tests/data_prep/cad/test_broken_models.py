@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import trimesh
 
-from data_prep.axes import CANONICAL
-from data_prep.cad import Beside, BrokenModel, finish, read_model
-from data_prep.meshfiles import load_shape
+from data_prep.rendering.axes import CANONICAL
+from data_prep.rendering.cad import Beside, BrokenModel, finish, read_model
+from data_prep.rendering.meshfiles import load_shape
 from llava_pose.errors import UserError
 
 OFF = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 1\n3 0 1 2\n"
@@ -168,10 +168,10 @@ def test_what_no_face_uses_does_no_harm(tmp_path):
 def test_models_beyond_the_limits_are_refused_before_they_fill_the_memory(tmp_path, monkeypatch):
     box = trimesh.creation.box()
     box.export(tmp_path / "a.stl")
-    monkeypatch.setattr("data_prep.cad.finishing.MAX_FACES", 11)
+    monkeypatch.setattr("data_prep.rendering.cad.finishing.MAX_FACES", 11)
     with pytest.raises(UserError, match=r"a\.stl: 12 faces, more than 11: simplify it first"):
         load_shape(tmp_path / "a.stl")
-    monkeypatch.setattr("data_prep.meshfiles.MAX_BYTES", 600)
+    monkeypatch.setattr("data_prep.rendering.meshfiles.MAX_BYTES", 600)
     with pytest.raises(UserError, match=r"a\.stl: 684 bytes, more than 600: simplify it first"):
         load_shape(tmp_path / "a.stl")
 
@@ -188,7 +188,7 @@ def test_a_large_model_takes_less_than_a_kilobyte_a_face(tmp_path):
     (tmp_path / "large.off").write_text(f"OFF\n{len(points)} {len(faces)} 0\n{rows}{cells}")
     (tmp_path / "small.off").write_text(OFF)
     code = (
-        "import resource, sys; from pathlib import Path; from data_prep.meshfiles import load_shape; "
+        "import resource, sys; from pathlib import Path; from data_prep.rendering.meshfiles import load_shape; "
         "print(len(load_shape(Path(sys.argv[1])).faces), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     results = [

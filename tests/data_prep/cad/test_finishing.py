@@ -3,9 +3,9 @@
 import numpy as np
 import trimesh
 
-from data_prep.axes import CANONICAL
-from data_prep.cad.finishing import finish
-from data_prep.cad.model import Model, plain
+from data_prep.rendering.axes import CANONICAL
+from data_prep.rendering.cad.finishing import finish
+from data_prep.rendering.cad.model import Model, plain
 
 
 def finished(mesh):
@@ -66,6 +66,6 @@ def test_two_sheets_back_to_back_are_not_mixed_up():
 def test_fans_and_large_models_keep_the_normals_of_their_faces(monkeypatch):
     cone = trimesh.creation.cone(radius=1, height=1, sections=200)
     assert np.isfinite(finished(cone).corner_normals).all()
-    monkeypatch.setattr("data_prep.cad.finishing._SMOOTHED_FACES", 100)
+    monkeypatch.setattr("data_prep.rendering.cad.finishing._SMOOTHED_FACES", 100)
     shape = finished(trimesh.creation.icosphere(subdivisions=3))
     assert (np.ptp(shape.corner_normals, axis=1) == 0).all()

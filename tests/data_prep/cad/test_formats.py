@@ -7,10 +7,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from data_prep.axes import CANONICAL
-from data_prep.cad import Beside, finish, read_model
-from data_prep.meshfiles import load_shape
-from data_prep.shapes import build
+from data_prep.rendering.axes import CANONICAL
+from data_prep.rendering.cad import Beside, finish, read_model
+from data_prep.rendering.meshfiles import load_shape
+from data_prep.rendering.shapes import build
 
 POINTS = [(0, 0, 0), (2, 0, 0), (0, 1, 0), (0, 0, 1)]
 TRIANGLES = [(0, 1, 2), (0, 1, 3), (0, 2, 3), (1, 2, 3)]

@@ -1,0 +1,1 @@
+"""Captions with <pose> marks: templates, released files, and a language model's answers."""

@@ -1,0 +1,1 @@
+"""Shapes, scenes and rays: pictures of objects whose poses are known."""

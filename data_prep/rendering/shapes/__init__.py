@@ -1,0 +1,42 @@
+"""Parametric objects: ``build(category, rng)`` draws one instance in canonical pose (z up, front towards -y)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from data_prep.rendering.shapes import craft, cycles, handheld, household, road, seats
+from data_prep.rendering.shapes.mesh import Shape
+
+_MAKERS: dict[str, Callable[[np.random.Generator], Shape]] = {
+    "aeroplane": craft.aeroplane,
+    "bed": seats.bed,
+    "bench": seats.bench,
+    "bicycle": cycles.bicycle,
+    "boat": craft.boat,
+    "bookshelf": household.bookshelf,
+    "bus": road.bus,
+    "car": road.car,
+    "chair": seats.chair,
+    "cup": handheld.cup,
+    "guitar": handheld.guitar,
+    "hammer": handheld.hammer,
+    "laptop": household.laptop,
+    "motorbike": cycles.motorbike,
+    "piano": household.piano,
+    "sofa": seats.sofa,
+    "teapot": handheld.teapot,
+    "toilet": seats.toilet,
+    "train": road.train,
+    "tvmonitor": household.tvmonitor,
+    "washing_machine": household.washing_machine,
+    "wheelchair": cycles.wheelchair,
+}
+
+CATEGORIES: tuple[str, ...] = tuple(_MAKERS)
+
+
+def build(category: str, rng: np.random.Generator) -> Shape:
+    """One random instance of ``category`` (one of ``CATEGORIES``; KeyError otherwise)."""
+    return _MAKERS[category](rng)
