@@ -41,15 +41,16 @@ demo: $(STAMP)
 	$(BIN)/python data_prep/imagenet3d.py --root $(DEMO_OUT)/rendered --out $(DEMO_OUT)/data --crop object --size 192
 	$(LAUNCH) train/finetune.py --config train/recipes/demo.yaml \
 	    data=$(DEMO_OUT)/data output_dir=$(DEMO_OUT)/train seed=$(DEMO_SEED) $(DEMO_TRAIN)
-	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT)
+	$(LAUNCH) eval/benchmark.py --model $(DEMO_OUT)/train/final --data $(DEMO_OUT)/data --out $(DEMO_OUT) --overwrite
 	name=$(DEMO_CATEGORY)/$$(sed -n $(DEMO_PICTURE)p $(DEMO_OUT)/rendered/lists/$(DEMO_CATEGORY)_imagenet_val.txt) && \
 	    box=$$($(BIN)/python -c "import sys; from llava_pose.scene import read_annotations as read; \
 	        print(*read(sys.argv[1])[0]['bbox'], sep=',')" $(DEMO_OUT)/rendered/annotations/$$name.npz) && \
 	    $(BIN)/llava-pose chat $(DEMO_OUT)/rendered/images/$$name.JPEG --box "$$box" \
 	    --model $(DEMO_OUT)/train/final --ask "$(DEMO_ASK)" --save $(DEMO_OUT)/answer.png
 
+# A process a core, each with one thread: more threads would wait for one another.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

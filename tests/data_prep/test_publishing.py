@@ -42,7 +42,9 @@ def hub() -> Iterator[FakeHub]:
 def run(hub: FakeHub, tmp_path: Path) -> Callable[..., str]:
     """Runs Python with these arguments where the hub is ours; its output."""
     settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_anything"}
-    env = {**os.environ, **settings, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    settings |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    # The tests may be told to stay offline; this hub is on this machine.
+    env = {**os.environ, **settings, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
 
     def run(*words: object) -> str:
         command = [sys.executable, *map(str, words)]
