@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import intervals
+from eval import findings, intervals
 from eval.baselines import chance_levels
 from eval.report import format_table, write_report, write_text
 from llava_pose import __version__
@@ -73,8 +73,7 @@ def confidence_intervals(lines: Sequence[Line]) -> dict[str, list[float]]:
 def joint_errors(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
     """Errors (N,) in radians as the joint metric counts them, π for none and π more for a wrong class, and whether the
     class is right (N,)."""
-    errors, correct, _ = columns(lines, "pose_error")
-    return np.nan_to_num(errors, nan=np.pi) + np.where(correct, 0.0, np.pi), correct
+    return findings.joint_errors(lines), columns(lines, "pose_error")[1]
 
 
 def bootstrap_settings() -> dict[str, Any]:

@@ -19,10 +19,9 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.conversion.crops import Pixels
 from llava_pose.errors import UserError
+from llava_pose.images import MAX_PIXELS
 
 JPEG_QUALITY = 95
-MAX_PIXELS = 80_000_000
-"""The largest image that is decoded. A small file can claim any size, and decoding it takes three bytes a pixel."""
 _JPEG = b"\xff\xd8\xff"
 
 
