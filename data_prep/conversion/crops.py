@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llava_pose.errors import UserError
+from llava_pose.images import BOX_MARGIN
 from llava_pose.scene import PosedObject
 
 PUBLISHED_SIZE = 512
 PUBLISHED_DISTANCE = 4.0
 PUBLISHED_VIEWPORT = 2000.0
-BOX_MARGIN = 1.2
 _AVERAGED_BELOW = 0.75  # above, there is next to nothing to average, and averaging takes four times as long
 _SUPPORT = 2  # source pixels on either side that cubic interpolation looks at
 
