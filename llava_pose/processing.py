@@ -7,6 +7,7 @@ by an offset. Training pads on the right, generation on the left.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,11 @@ CHAT_TEMPLATE = (
 )
 """LLaVA-1.5's own wording (Vicuna v1), with the assistant's part marked so that its tokens, and no others, are
 supervised, and closed by the end-of-sequence token, as LLaVA-1.5 was trained."""
+
+
+_RENDERING = threading.Lock()
+"""transformers keeps one compiled template for all processors, whose tracker of the assistant's spans refuses a second
+thread while a first is rendering."""
 
 
 def user_message(text: str, images: int = 0) -> dict[str, Any]:
@@ -89,12 +95,13 @@ class LlavaPoseProcessor(LlavaProcessor):
 
     def render(self, messages: Sequence[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text, and the character spans of the assistant's turns."""
-        rendered: Any = render_jinja_template(
-            [list(messages)],
-            chat_template=str(self.chat_template),
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-        )
+        with _RENDERING:
+            rendered: Any = render_jinja_template(
+                [list(messages)],
+                chat_template=str(self.chat_template),
+                return_assistant_tokens_mask=True,
+                **self.tokenizer.special_tokens_map,
+            )
         texts, spans = rendered
         return texts[0], spans[0]
 

@@ -1,5 +1,8 @@
 """Messages to tokens: labels, image tokens, padding, <pose>, with our small tokenizer and with one like Llama's."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +37,16 @@ def test_the_text_is_llavas_own(processor):
         "USER: Which way is the car facing? ASSISTANT: "
         "The car <pose> faces away from the camera and to the left of the picture.</s>"
     )
+
+
+def test_threads_may_encode_side_by_side(processor):
+    text, interval = processor.render(TALK), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(found == text for found in pool.map(lambda _: processor.render(TALK), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_text_up_to_an_answer_is_the_beginning_of_the_text_with_it(processor):
