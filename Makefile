@@ -1,8 +1,8 @@
-# make setup | demo | test | lint | clean. Each sets up .venv first when it is missing or out of date.
+# make setup | demo | test | test-slow | lint | clean. Each sets up .venv first when it is missing or out of date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= data,render,dev,deepspeed,qlora
+EXTRAS ?= data,render,serve,dev,deepspeed,qlora,wandb
 STAMP := $(VENV)/.installed
 
 # The demo, in the numbers that `.ci/run` makes smaller; DEMO_TRAIN takes key=value settings of the recipe.
@@ -23,7 +23,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_NUM_THREADS ?= $(shell getconf _NPROCESSORS_ONLN)
 LAUNCH := $(BIN)/accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-slow lint clean
 
 setup: $(STAMP)
 
@@ -50,7 +50,11 @@ demo: $(STAMP)
 
 # A process a core, each with one thread: more threads would wait for one another.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope -m "not slow"
+
+# What takes minutes rather than seconds: runs killed twenty times, every way to split a batch, the server under fuzzing.
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadscope -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from llava_pose import checkpoint
 from llava_pose.errors import UserError
 from tests.released import assert_equal_outputs, outputs_of
 from train.config import TrainConfig
-from train.finetune import add_lora
+from train.model import add_lora
 
 
 def lora_config(base, **model):

@@ -16,7 +16,7 @@ from llava_pose import LlavaPose, checkpoint, taxonomy
 from llava_pose.errors import UserError
 from train import finetune
 from train.config import TrainConfig, load_config
-from train.finetune import build_model
+from train.model import build_model
 from train.optimizers import build_optimizers
 from train.schedule import learning_rate_factor
 

@@ -1,0 +1,74 @@
+"""The model of a run: put together or opened, its trained parts marked, its adapters in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from llava_pose import checkpoint
+from llava_pose.errors import UserError
+
+from .config import TrainConfig
+
+
+def build_model(config: TrainConfig) -> tuple[Any, Any]:
+    """The model with its trained parts marked, adapters in place, and its processor."""
+    settings = config.model
+    if settings.text is not None:
+        model, processor = checkpoint.assemble(
+            settings.text,
+            settings.vision_tower,
+            config.seed,
+            settings.tower_sizes,
+            pose_hidden_size=settings.pose_hidden_size or 512,
+        )
+    else:
+        dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
+        size = settings.pose_hidden_size
+        model, processor = checkpoint.load(settings.base or "", dtype, {"pose_hidden_size": size} if size else None)
+        if size not in (None, model.config.pose_hidden_size):
+            raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
+    model.set_attn_implementation({"text_config": settings.attention})
+    model.config.pose_loss_weight = settings.pose_loss_weight
+    model.config.pose_target_deviation = settings.pose_target_deviation
+    model.requires_grad_(settings.lora is None)
+    model.model.vision_tower.requires_grad_(settings.train_vision_tower)
+    model.model.multi_modal_projector.requires_grad_(settings.train_projector)
+    if settings.train_vision_tower:
+        model.config.tower_source = None
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return (model if settings.lora is None else add_lora(model, config)), processor
+
+
+def add_lora(model: Any, config: TrainConfig) -> Any:
+    """Adapters on the language model, trainable ``<pose>`` rows, and the head (and projector) saved with them."""
+    from peft import LoraConfig, get_peft_model
+
+    lora = config.model.lora
+    assert lora is not None
+    token = [model.config.pose_token_id]
+    peft_config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        # Both vocabulary matrices by name: the list form would reach the input side only.
+        trainable_token_indices={"embed_tokens": token, "lm_head": token},
+        modules_to_save=["pose_head", *(["multi_modal_projector"] if config.model.train_projector else [])],
+    )
+    adapted = get_peft_model(model, peft_config)
+    # On a base in half precision PEFT leaves the saved modules in it, where small updates would be rounded away.
+    for value in adapted.parameters():
+        if value.requires_grad:
+            value.data = value.data.float()
+    return adapted
+
+
+def describe_size(model: Any, rows: int, config: TrainConfig) -> str:
+    """One line: parameters, trained ones, rows and epochs."""
+    total = sum(value.numel() for value in model.parameters())
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    epochs = config.steps * config.batch_size / rows
+    return f"{total / 1e6:.1f} M parameters, {trained / 1e6:.1f} M trained; {rows} rows, {epochs:.1f} epochs"

@@ -1,0 +1,45 @@
+"""The processes of a run: how a batch is shared out over them, and what DeepSpeed is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
+
+from llava_pose.errors import UserError
+from llava_pose.launch import make_accelerator
+
+from .config import TrainConfig
+
+
+def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
+    """The accelerator, after checking that the batch divides over its processes."""
+    # Half precision is an autocast of train_step's own. Accelerate's would have DeepSpeed turn every weight into bf16,
+    # the pose head's and the adapters' too.
+    accelerator = make_accelerator(mixed_precision="no", log_with="tensorboard", project_dir=run)
+    share = config.micro_batch_size * accelerator.num_processes
+    if config.batch_size % share:
+        raise UserError(
+            f"batch_size: {config.batch_size} does not divide into {accelerator.num_processes} processes "
+            f"of micro_batch_size {config.micro_batch_size}"
+        )
+    accumulation = GradientAccumulationPlugin(num_steps=config.batch_size // share, sync_with_dataloader=False)
+    accelerator.gradient_state.plugin_kwargs.update(accumulation.to_kwargs())
+    if accelerator.state.deepspeed_plugin is not None:
+        if config.optimizer == "muon":
+            raise UserError("optimizer: muon goes with a second optimizer, and DeepSpeed takes one; set adamw")
+        accelerator.state.deepspeed_plugin.deepspeed_config.update(
+            train_micro_batch_size_per_gpu=config.micro_batch_size,
+            gradient_accumulation_steps=config.batch_size // share,
+            gradient_clipping=config.max_grad_norm,
+            # No module in the list: gradients are then summed over the processes in fp32.
+            torch_autocast={
+                "enabled": config.precision == "bf16",
+                "dtype": "bfloat16",
+                "lower_precision_safe_modules": [],
+            },
+        )
+    if accelerator.is_main_process:
+        run.mkdir(parents=True, exist_ok=True)
+    return accelerator
