@@ -142,7 +142,8 @@ def _load_adapter(folder: Path, config: Any, dtype: torch.dtype | None, **kwargs
     head = {field: getattr(config, field) for field in ("pose_bins", "pose_hidden_size")}
     model, _ = load(base, dtype, head, **kwargs)
     processor = _from_pretrained(LlavaPoseProcessor, str(folder))
-    for field in ("pose_token_id", "pose_loss_weight", "pose_target_deviation", "pose_categories"):
+    losses = ("pose_loss_weight", "pose_target_deviation", "pose_geodesic_weight")
+    for field in ("pose_token_id", *losses, "pose_categories"):
         setattr(model.config, field, getattr(config, field))
     try:
         merged = PeftModel.from_pretrained(model, folder).merge_and_unload()

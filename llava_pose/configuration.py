@@ -19,8 +19,9 @@ class LlavaPoseConfig(LlavaConfig):
 
     pose_token_id: the id of ``<pose>`` in the tokenizer; pose_bins: bins per angle; pose_hidden_size: width of the
     head's MLP; pose_loss_weight: the pose loss's weight beside the language loss's 1; pose_target_deviation: the
-    circular soft target's standard deviation in bins, 0 for the paper's hard cross-entropy; tower_source: where the
-    frozen vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None;
+    circular soft target's standard deviation in bins, 0 for the paper's hard cross-entropy; pose_geodesic_weight: of
+    the expected 1 − cos of the geodesic error within the pose loss (see ``losses``); tower_source: where the frozen
+    vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None;
     pose_categories: the categories it was trained to name, or None.
     """
 
@@ -31,6 +32,7 @@ class LlavaPoseConfig(LlavaConfig):
     pose_hidden_size: int = 512
     pose_loss_weight: float = 1.0
     pose_target_deviation: float = 1.0
+    pose_geodesic_weight: float = 0.0
     tower_source: str | None = None
     pose_categories: list[str] | None = None
 

@@ -62,10 +62,21 @@ def rotation_matrix(pose: Any) -> Any:
     """
     xp, (pose,) = _float64(pose)
     _check_last_axis(pose, "pose")
-    azimuth, tilt, theta = -pose[..., 0], pose[..., 1] - math.pi / 2, pose[..., 2]
-    ca, sa = xp.cos(azimuth), xp.sin(azimuth)
-    ce, se = xp.cos(tilt), xp.sin(tilt)
-    ct, st = xp.cos(theta), xp.sin(theta)
+    return expected_rotation(xp.cos(pose), xp.sin(pose))
+
+
+def expected_rotation(cosines: Any, sines: Any) -> Any:
+    """The mean (…, 3, 3) of the rotations of random poses whose three angles are independent, from the means (…, 3) of
+    the angles' cosines and sines.
+
+    Every entry of ``rotation_matrix`` is linear in the cosine and sine of each angle, so it is exact. The angles may
+    lie anywhere on the circle, elevations too.
+    """
+    xp, (cosines, sines) = _float64(cosines, sines)
+    # Of −azimuth, of elevation − π/2, and of theta.
+    ca, sa = cosines[..., 0], -sines[..., 0]
+    ce, se = sines[..., 1], -cosines[..., 1]
+    ct, st = cosines[..., 2], sines[..., 2]
     rows = [
         [ct * ca - st * ce * sa, -ct * sa - st * ce * ca, st * se],
         [st * ca + ct * ce * sa, -st * sa + ct * ce * ca, -ct * se],

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +21,23 @@ from transformers.conversion_mapping import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
-from .bins import PoseBins
 from .calibration import Calibration
 from .configuration import IGNORED_LABEL, LlavaPoseConfig
+from .losses import pose_losses
 
 
 @dataclass
 class LlavaPoseOutput(LlavaCausalLMOutputWithPast):
     """A LLaVA's output, and: ``pose_logits`` (P, 3, pose_bins) float32 at the batch's ``<pose>`` tokens in reading
-    order, ``last_hidden_state`` (B, S, H), and the two parts of the loss before weighting. With ``labels`` there are
-    the losses, ``pose_logits``, and ``logits`` (N, vocabulary) of the supervised positions, and nothing else."""
+    order, ``last_hidden_state`` (B, S, H), the two parts of the loss before weighting, and the pose loss's own parts
+    (4,), detached (``losses.POSE_LOSS_PARTS``). With ``labels`` there are the losses, ``pose_logits``, and ``logits``
+    (N, vocabulary) of the supervised positions, and nothing else."""
 
     pose_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
     language_loss: torch.Tensor | None = None
     pose_loss: torch.Tensor | None = None
+    pose_loss_parts: torch.Tensor | None = None
 
 
 class PoseHead(nn.Module):
@@ -56,23 +59,6 @@ class PoseHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             logits = self.linear_2(self.act(self.linear_1(self.norm(hidden.float()))))
         return logits.unflatten(-1, (3, self.num_bins))
-
-
-def pose_loss(logits: torch.Tensor, poses: torch.Tensor, deviation: float, num_bins: int) -> torch.Tensor:
-    """The summed cross-entropy, averaged over the three angles, of logits (P, 3, num_bins) for poses (P, 3).
-
-    ``deviation`` 0 takes the hard bins; otherwise circular soft targets of that many bins, from which their entropy
-    is not subtracted (it is a constant). A pose that is not finite is unsupervised and adds nothing.
-    """
-    known = torch.isfinite(poses).all(-1)
-    bins = PoseBins(num_bins)
-    poses = torch.where(known[:, None], poses.double(), 0.0)
-    log_probabilities = F.log_softmax(logits.float(), dim=-1)
-    if deviation > 0:
-        each = -(bins.soft_targets(poses, deviation).float() * log_probabilities).sum(-1)
-    else:
-        each = -log_probabilities.gather(-1, bins.encode(poses)[..., None]).squeeze(-1)
-    return (each.mean(-1) * known).sum()
 
 
 class PoseModelMixin:
@@ -171,14 +157,13 @@ class PoseModelMixin:
         # A rank without any <pose> still runs the head: under ZeRO-3 and DDP its weights must be met on every rank.
         states = hidden[at_pose] if count else hidden[:1, 0]
         result.pose_logits = self.pose_head(states)
-        if count:
-            assert poses is not None
-            config = self.config
-            summed = pose_loss(result.pose_logits, poses, config.pose_target_deviation, config.pose_bins)
-            known = int(torch.isfinite(poses).all(-1).sum())
-        else:
-            summed, known = result.pose_logits.sum() * 0.0, 0
-        result.pose_loss = summed / _at_least_one(num_poses, known)
+        given_poses = poses if count and poses is not None else states.new_full((1, 3), math.nan)
+        config = self.config
+        summed = pose_losses(result.pose_logits, given_poses, config.pose_target_deviation, config.pose_bins)
+        known = int(torch.isfinite(given_poses).all(-1).sum())
+        parts = summed / _at_least_one(num_poses, known)
+        result.pose_loss = parts[:3].mean() + config.pose_geodesic_weight * parts[3]
+        result.pose_loss_parts = parts.detach()
         result.loss = result.language_loss + self.config.pose_loss_weight * result.pose_loss
         return result
 

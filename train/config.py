@@ -45,6 +45,7 @@ class ModelSettings(Section):
     pose_hidden_size: int | None = Field(None, ge=1)  # of a new head; None: 512, or that of a base that has a head
     pose_loss_weight: float = Field(1.0, ge=0)
     pose_target_deviation: float = Field(1.0, ge=0)  # bins; 0 is the paper's hard cross-entropy
+    pose_geodesic_weight: float = Field(0.0, ge=0)  # of the expected 1 − cos of the geodesic error, beside it
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSettings:

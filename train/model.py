@@ -32,6 +32,7 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     model.set_attn_implementation({"text_config": settings.attention})
     model.config.pose_loss_weight = settings.pose_loss_weight
     model.config.pose_target_deviation = settings.pose_target_deviation
+    model.config.pose_geodesic_weight = settings.pose_geodesic_weight
     model.requires_grad_(settings.lora is None)
     model.model.vision_tower.requires_grad_(settings.train_vision_tower)
     model.model.multi_modal_projector.requires_grad_(settings.train_projector)
