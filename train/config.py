@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from llava_pose import taxonomy
 from llava_pose.errors import UserError
@@ -60,19 +60,54 @@ class ModelSettings(Section):
         return self
 
 
+def _named_path(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class DataSettings(Section):
+    """A data set: a folder that data_prep wrote, or a .json file of plain conversations in LLaVA's form."""
+
+    path: str
+    weight: float = Field(1.0, ge=0)  # how many times each of its rows is seen in an epoch
+    images: str | None = None  # the folder that a .json file's image names start from; None: where the file lies
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a file of plain conversations."""
+        return self.path.endswith(".json")
+
+    @model_validator(mode="after")
+    def _images_of_a_file(self) -> DataSettings:
+        if self.images is not None and not self.plain:
+            raise ValueError("images goes with a .json file; a folder of data_prep holds its own")
+        return self
+
+
+class SamplingSettings(Section):
+    """Which rows are drawn, and which share a batch (train/sampling.py)."""
+
+    # What is made equally likely within each posed data set: categories, sides seen (eighths of azimuth), or both.
+    balance: Literal["none", "class", "pose", "class_and_pose"] = "none"
+    group_by_length: bool = False  # rows of like length in a batch: less padding
+    max_text_tokens: int = Field(2048, ge=64)  # of a plain conversation, beside its images; later turns are left out
+
+
 class TrainConfig(Section):
     """Everything a run depends on; saved with it as ``config.yaml``."""
 
     output_dir: str
-    data: list[str] = Field(min_length=1)  # folders of data_prep/imagenet3d.py, read one after the other
+    data: list[Annotated[DataSettings, BeforeValidator(_named_path)]] = Field(min_length=1)  # paths, or with settings
+    sampling: SamplingSettings = SamplingSettings()
     model: ModelSettings
     seed: int = Field(0, ge=0)
     steps: int = Field(ge=1)
     batch_size: int = Field(ge=1)  # rows per optimizer step, over all processes and accumulation steps
     micro_batch_size: int = Field(ge=1)  # rows a process holds at once
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for a language model trained in full (train/optimizers.py)
-    learning_rate: float = Field(gt=0)
-    head_learning_rate: float | None = Field(None, gt=0)  # projector and pose head; None: as the rest
+    learning_rate: float = Field(gt=0)  # of the language model, or of its adapters and <pose> rows
+    head_learning_rate: float | None = Field(None, gt=0)  # of the pose head; None: learning_rate
+    projector_learning_rate: float | None = Field(None, gt=0)
+    tower_learning_rate: float | None = Field(None, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     adam_beta2: float = Field(0.999, gt=0, lt=1)
     warmup_steps: int = Field(0, ge=0)
@@ -93,9 +128,17 @@ class TrainConfig(Section):
     save_dtype: Literal["bf16", "fp32"] = "fp32"  # of the final model folder's weights
 
     @model_validator(mode="after")
+    def _data_with_poses(self) -> TrainConfig:
+        if not any(part.weight for part in self.data):
+            raise ValueError("data: every weight is 0")
+        if not any(part.weight for part in self.data if not part.plain):
+            raise ValueError("data: no data set with poses has a weight above 0")
+        return self
+
+    @model_validator(mode="after")
     def _fitting_optimizer(self) -> TrainConfig:
         if self.optimizer == "muon" and self.model.lora is not None:
-            raise ValueError("optimizer muon is for a language model trained in full; with lora take adamw")
+            raise ValueError("optimizer: muon is for a language model trained in full; with lora take adamw")
         return self
 
 
@@ -156,7 +199,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML") from error
-    values[last] = [value] if last == "data" and isinstance(value, str) else value
+    values[last] = [value] if last == "data" and isinstance(value, str | dict) else value
 
 
 def _describe(error: ValidationError) -> str:
@@ -164,10 +207,18 @@ def _describe(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     known = ""
     if first["type"] == "extra_forbidden":
-        sections: dict[str, type[Section]] = {"model": ModelSettings, "lora": LoraSettings}
-        outer = str(first["loc"][-2]) if len(first["loc"]) > 1 else ""
-        known = f"; known keys: {', '.join(sections.get(outer, TrainConfig).model_fields)}"
-    value = "" if first["type"] == "missing" else f" (got {first['input']!r})"
-    message = "unknown key" if known else first["msg"]
+        sections: dict[str, type[Section]] = {
+            "data": DataSettings,
+            "sampling": SamplingSettings,
+            "model": ModelSettings,
+            "lora": LoraSettings,
+        }
+        outer = [part for part in first["loc"][:-1] if isinstance(part, str)]
+        section = sections[outer[-1]] if outer else TrainConfig
+        known = f"; known keys: {', '.join(section.model_fields)}"
+    # A check of our own says which of its keys it is about; what it was given may be the whole configuration.
+    own = first["type"] == "value_error"
+    value = "" if own or first["type"] == "missing" else f" (got {first['input']!r})"
+    message = "unknown key" if known else str(first["ctx"]["error"]) if own else first["msg"]
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
-    return f"{key or 'configuration'}: {message}{value}{known}{more}"
+    return f"{f'{key}: ' if key else ''}{message}{value}{known}{more}"

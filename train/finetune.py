@@ -48,7 +48,7 @@ def main() -> None:
         raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")
     if arguments.resume:
         taxonomy.use_folder(run)
-    data = {split: [load_split(folder, split) for folder in config.data] for split in ("train", "val")}
+    data = {split: [load_split(part.path, split) for part in config.data] for split in ("train", "val")}
     train(config, data, run)
 
 

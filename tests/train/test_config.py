@@ -38,7 +38,8 @@ def refused(path, *overrides):
 
 def test_a_recipe_is_read_with_its_defaults(write):
     config = load_config(write(VALID))
-    assert (config.output_dir, config.data, config.steps, config.seed) == ("runs/x", ["data/a", "data/b"], 10, 0)
+    assert (config.output_dir, config.steps, config.seed) == ("runs/x", 10, 0)
+    assert [(part.path, part.weight, part.images) for part in config.data] == [("data/a", 1, None), ("data/b", 1, None)]
     assert config.model.lora is None and config.model.pose_target_deviation == 1.0
 
 
@@ -67,9 +68,23 @@ def test_overrides_reach_into_sections_and_make_missing_ones(write):
         ["model.lora.rank=16", "model.lora.dropout=0", "data=data/only", "flip=false", "cache_dir=null", "seed=3"],
     )
     assert (config.model.lora.rank, config.model.lora.dropout) == (16, 0)
-    assert (config.data, config.flip, config.cache_dir, config.seed) == (["data/only"], False, None, 3)
+    assert (config.data[0].path, config.flip, config.cache_dir, config.seed) == ("data/only", False, None, 3)
+    assert len(config.data) == 1
     assert load_config(write(VALID, model={"base": "x", "lora": None}), ["model.lora.rank=2"]).model.lora.rank == 2
-    assert load_config(write(VALID), ["data=[data/c, data/d]"]).data == ["data/c", "data/d"]
+    assert [part.path for part in load_config(write(VALID), ["data=[data/c, data/d]"]).data] == ["data/c", "data/d"]
+
+
+def test_a_data_set_may_have_a_weight_and_a_folder_of_images(write, tmp_path):
+    mixed = ["data/a", {"path": "data/b", "weight": 2}, {"path": "talk.json", "weight": 0.25, "images": "pictures"}]
+    config = load_config(write(VALID, data=mixed))
+    assert [(part.path, part.weight, part.images, part.plain) for part in config.data] == [
+        ("data/a", 1.0, None, False),
+        ("data/b", 2.0, None, False),
+        ("talk.json", 0.25, "pictures", True),
+    ]
+    save_config(config, tmp_path)
+    assert load_config(tmp_path / "config.yaml") == config
+    assert load_config(write(VALID), ["data={path: data/b, weight: 0.5}"]).data[0].weight == 0.5
 
 
 def test_an_override_may_hold_an_equals_sign(write):
@@ -93,6 +108,18 @@ def test_an_override_may_hold_an_equals_sign(write):
         ("schedule=cosin", ["schedule", "'cosine', 'linear'", "'cosin'"]),
         ("precision=fp16", ["precision", "'bf16' or 'fp32'", "'fp16'"]),
         ("data=[]", ["data", "at least 1", "[]"]),
+        ("data=[3]", ["data.0", "valid dictionary", "3"]),
+        ("data={path: a, wieght: 2}", ["data.0.wieght", "unknown key", "known keys: path, weight, images"]),
+        ("data={weight: 2}", ["data.0.path", "required"]),
+        ("data={path: a, weight: -1}", ["data.0.weight", "greater than or equal to 0", "-1"]),
+        ("data={path: a, weight: .inf}", ["data.0.weight", "finite number", "inf"]),
+        ("data=[{path: a, weight: 0}, {path: b, weight: 0}]", ["data: every weight is 0"]),
+        ("data=talk.json", ["data: no data set with poses has a weight above 0"]),
+        ("data=[{path: a, weight: 0}, talk.json]", ["data: no data set with poses has a weight above 0"]),
+        ("data={path: a, images: b}", ["data.0", "images goes with a .json file"]),
+        ("sampling.balance=clas", ["sampling.balance", "'class', 'pose' or 'class_and_pose'", "'clas'"]),
+        ("sampling.group_by_lenght=true", ["sampling.group_by_lenght", "unknown key", "known keys: balance"]),
+        ("sampling.group_by_length=1", ["sampling.group_by_length", "boolean", "1"]),
         ("output_dir=5", ["output_dir", "string", "5"]),
         ("model.lora.dropout=1", ["model.lora.dropout", "less than 1", "1"]),
         ("steps", ["'steps'", "key=value"]),
