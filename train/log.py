@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from .config import TrainConfig
+from .optimizers import peak_learning_rates
 from .schedule import learning_rate_factor
 
 
@@ -30,17 +34,26 @@ class Log:
             self.file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         self.sums: dict[str, float] = {}
         self.steps, self.since = 0, time.perf_counter()
+        self.first_step, self.started = step, self.since
 
     def add(self, step: int, losses: dict[str, float], progress: Any) -> None:
-        """Count one step's losses; every ``log_every`` steps write their means."""
+        """Count one step's losses; every ``log_every`` steps write their means, and how the run gets on.
+
+        ``eta_seconds`` counts evaluations and checkpoints in, as far as there were any; ``peak_memory_gib`` is the most
+        that any process held so far, of the GPU's memory or, without one, of the machine's.
+        """
         self.steps += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if step % self.config.log_every == 0:
-            elapsed = time.perf_counter() - self.since
+            now = time.perf_counter()
             means = {name: value / self.steps for name, value in self.sums.items()}
-            means["samples_per_second"] = self.steps * self.config.batch_size / elapsed
-            means["learning_rate_factor"] = learning_rate_factor(step - 1, self.config)
+            means["samples_per_second"] = self.steps * self.config.batch_size / (now - self.since)
+            means["tokens_per_second"] = self.sums["input_tokens"] / (now - self.since)
+            factor = learning_rate_factor(step - 1, self.config)
+            means.update({key: rate * factor for key, rate in peak_learning_rates(self.config).items()})
+            means["peak_memory_gib"] = self._peak_memory()
+            means["eta_seconds"] = (self.config.steps - step) * (now - self.started) / (step - self.first_step)
             progress.set_postfix(language=f"{means['language_loss']:.3f}", pose=f"{means['pose_loss']:.3f}")
             self.write(step, means)
             self.sums, self.steps, self.since = {}, 0, time.perf_counter()
@@ -56,3 +69,12 @@ class Log:
                     f"step {step}: val acc@π/6 {values['val_acc_pi_6']:.1f}  acc@π/18 {values['val_acc_pi_18']:.1f}  "
                     f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}"
                 )
+
+    def _peak_memory(self) -> float:
+        device = self.accelerator.device
+        if device.type == "cuda":
+            held = torch.cuda.max_memory_allocated(device)
+        else:
+            # Kilobytes, but on macOS bytes.
+            held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return float(self.accelerator.gather(torch.tensor([held / 2**30], device=device)).max())

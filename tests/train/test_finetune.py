@@ -105,24 +105,23 @@ def test_a_trained_tower_is_saved_with_the_model(run, recipe, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_every_trained_weight_has_one_optimizer_and_projector_and_head_their_own_learning_rate(
-    recipe, tmp_path, optimizer
+@pytest.mark.parametrize(
+    "rates", [{}, {"head_learning_rate": 0.1, "projector_learning_rate": 0.2, "tower_learning_rate": 0.3}]
+)
+def test_every_trained_weight_has_one_optimizer_and_head_projector_and_tower_their_own_learning_rate(
+    recipe, tmp_path, optimizer, rates
 ):
-    values = recipe(tmp_path, learning_rate=0.001, head_learning_rate=0.1, optimizer=optimizer)
-    config = TrainConfig.model_validate(values)
+    values = recipe(tmp_path, cache_features=False, learning_rate=0.001, optimizer=optimizer, **rates)
+    config = TrainConfig.model_validate({**values, "model": {**values["model"], "train_vision_tower": True}})
     model, _ = build_model(config)
-    rates = {
-        id(value): group["peak_lr"]
-        for optimizer in build_optimizers(model, config)
-        for group in optimizer.param_groups
-        for value in group["params"]
-    }
+    groups = [group for optimizer in build_optimizers(model, config) for group in optimizer.param_groups]
+    found = [(id(value), group["peak_lr"]) for group in groups for value in group["params"]]
+    own = {"pose_head": "head", "multi_modal_projector": "projector", "vision_tower": "tower"}
     expected = {
-        id(value): 0.1 if "pose_head" in name or "multi_modal_projector" in name else 0.001
+        id(value): next((rates.get(f"{own[part]}_learning_rate", 0.001) for part in own if part in name), 0.001)
         for name, value in model.named_parameters()
-        if value.requires_grad
     }
-    assert rates == expected
+    assert len(found) == len(expected) and dict(found) == expected
 
 
 def test_the_learning_rate_warms_up_and_falls(recipe, tmp_path):
