@@ -2,8 +2,8 @@
 
 ``load`` opens four kinds, by what the folder holds and never by words in its path: one of our full models, one of our
 adapters (its base is loaded first, then merged in), a released ``llava`` checkpoint (which gains ``<pose>`` and a
-newly initialised pose head, and nothing else), and ``"embedded"``, the small model in this package. Only safetensors
-are read, and no code from a checkpoint is ever run.
+newly initialised pose head, and nothing else; one that ``merging`` wrote brings its own), and ``"embedded"``, the
+small model in this package. Only safetensors are read, and no code from a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -30,11 +30,17 @@ from transformers import (
 from transformers.utils import cached_file
 
 from . import calibration, conversation, taxonomy, vision
+from .bases import check_base
 from .configuration import POSE_TOKEN, LlavaPoseConfig
 from .errors import UserError
 from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
 from .modeling import LlavaPoseForConditionalGeneration
 from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+HEAD_FILE = "pose_head.safetensors"
+"""The pose head of a model that was merged into a plain folder of its family (``merging``)."""
 
 TOKENIZER_SIZE = 1024
 """Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
@@ -43,7 +49,11 @@ LlavaPair = tuple[LlavaPoseForConditionalGeneration, LlavaPoseProcessor]
 
 
 def load(
-    path: str | Path, dtype: torch.dtype | None = None, head: Mapping[str, int] | None = None, **kwargs: Any
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    head: Mapping[str, int] | None = None,
+    dequantize: bool = False,
+    **kwargs: Any,
 ) -> LlavaPair:
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
@@ -54,9 +64,14 @@ def load(
     whatever it is. ``head``: ``pose_bins`` and ``pose_hidden_size`` of the head that a released checkpoint gains (ours
     have their own). ``kwargs`` go to ``from_pretrained`` (``device_map``, ``quantization_config`` …).
 
+    An adapter is merged into its base. With a ``quantization_config`` the base stays quantised, and the adapter beside
+    it, which gives the very answers of a training run in four bits; with ``dequantize`` too, the weights that the
+    quantised base stands for are taken back to ``dtype``, and the adapter is merged into these.
+
     Raises:
         UserError: the folder does not exist, is no model folder, holds a model of another kind, or its taxonomy is
-            wrong, missing or contradicts one in use, or its calibration is wrong or for another number of bins.
+            wrong, missing or contradicts one in use, its calibration is wrong or for another number of bins, or it is
+            an adapter of another base than the one there now.
     """
     name = model_source(path)
     folder = Path(name)
@@ -65,8 +80,9 @@ def load(
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a model folder or reachable hub name: {_first_line(error)}") from error
     use_taxonomy_of(name)
-    if (folder / "adapter_config.json").is_file():
-        model, processor = _load_adapter(folder, config, dtype, **kwargs)
+    adapter = optional_file(name, ADAPTER_CONFIG)
+    if adapter is not None:
+        model, processor = _load_adapter(name, adapter, config, dtype, dequantize, **kwargs)
     elif config.model_type == LlavaPoseConfig.model_type:
         model, processor = _load_ours(name, config, dtype, **kwargs)
     elif config.model_type == "llava":
@@ -85,9 +101,9 @@ def load(
 def check_has_head(path: str | Path) -> None:
     """Raises UserError where ``path`` is a LLaVA as released: ``load`` would give it a pose head that knows nothing."""
     name = model_source(path)
-    if not (Path(name) / "adapter_config.json").is_file():
+    if optional_file(name, ADAPTER_CONFIG) is None:
         config = _from_pretrained(AutoConfig, name, trust_remote_code=False)
-        if config.model_type == "llava":
+        if config.model_type == "llava" and optional_file(name, HEAD_FILE) is None:
             raise UserError(f"{path}: a LLaVA without a pose head; finetune it first (train/finetune.py)")
 
 
@@ -128,28 +144,46 @@ def _load_released(
         **kwargs,
     )
     _check_complete(name, info, allowed=("pose_head.",))
-    _init_token_row(model, token_id)
+    merged_head = optional_file(name, HEAD_FILE)
+    if merged_head is None:
+        _init_token_row(model, token_id)
+    else:
+        _load_head(model, merged_head)
     return model, processor
 
 
-def _load_adapter(folder: Path, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
+def _load_head(model: Any, file: Path) -> None:
+    try:
+        model.pose_head.float().load_state_dict(load_file(file))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{file}: does not hold this model's pose head: {_first_line(error)}") from error
+
+
+def _load_adapter(
+    name: str, adapter: Path, config: Any, dtype: torch.dtype | None, dequantize: bool, **kwargs: Any
+) -> LlavaPair:
     from peft import PeftModel
 
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    base = settings.get("base_model_name_or_path")
+    base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
-        raise UserError(f"{folder / 'adapter_config.json'}: base_model_name_or_path is missing")
+        raise UserError(f"{adapter}: base_model_name_or_path is missing")
+    if config.base_weights is not None:
+        check_base(name, base, config.base_weights)
     head = {field: getattr(config, field) for field in ("pose_bins", "pose_hidden_size")}
     model, _ = load(base, dtype, head, **kwargs)
-    processor = _from_pretrained(LlavaPoseProcessor, str(folder))
+    if dequantize:
+        model.dequantize(dtype or torch.float32)
+    processor = _from_pretrained(LlavaPoseProcessor, name)
     losses = ("pose_loss_weight", "pose_target_deviation", "pose_geodesic_weight")
     for field in ("pose_token_id", *losses, "pose_categories"):
         setattr(model.config, field, getattr(config, field))
     try:
-        merged = PeftModel.from_pretrained(model, folder).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, name)
+        # Merged into four bits it would be rounded to them.
+        beside = "quantization_config" in kwargs and not dequantize
+        return (adapted.get_base_model() if beside else adapted.merge_and_unload()), processor
     except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(f"{folder}: the adapter does not fit its base {base}: {_first_line(error)}") from error
-    return merged, processor
+        raise UserError(f"{name}: the adapter does not fit its base {base}: {_first_line(error)}") from error
 
 
 def assemble(
@@ -257,14 +291,18 @@ def save(
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
         taxonomy.write_into(partial)
-        for file in partial.iterdir():
-            # safetensors writes for its owner alone; a model folder is read by whoever may read its other files.
-            file.chmod(0o666 & ~_umask())
+        make_readable(partial)
         if path.exists():
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def make_readable(folder: Path) -> None:
+    """safetensors writes for its owner alone; a model folder is read by whoever may read its other files."""
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~_umask())
 
 
 def _calibration(name: str, pose_bins: int) -> calibration.Calibration | None:

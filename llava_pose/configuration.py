@@ -22,7 +22,8 @@ class LlavaPoseConfig(LlavaConfig):
     circular soft target's standard deviation in bins, 0 for the paper's hard cross-entropy; pose_geodesic_weight: of
     the expected 1 − cos of the geodesic error within the pose loss (see ``losses``); tower_source: where the frozen
     vision tower's weights are kept when a saved model leaves them out ("embedded": in this package), or None;
-    pose_categories: the categories it was trained to name, or None.
+    pose_categories: the categories it was trained to name, or None; base_weights: of an adapter, a few weights of the
+    base it was trained on (``bases``), or None.
     """
 
     model_type = "llava_pose"
@@ -35,6 +36,7 @@ class LlavaPoseConfig(LlavaConfig):
     pose_geodesic_weight: float = 0.0
     tower_source: str | None = None
     pose_categories: list[str] | None = None
+    base_weights: dict[str, Any] | None = None
 
     @classmethod
     def from_llava(cls, config: LlavaConfig, **pose: Any) -> LlavaPoseConfig:

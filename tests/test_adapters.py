@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llava_pose import checkpoint
+from llava_pose.bases import sample_weights
 from llava_pose.errors import UserError
 from tests.released import assert_equal_outputs, outputs_of
 from train.config import TrainConfig
@@ -149,9 +150,74 @@ def test_an_adapter_without_the_name_of_its_base_is_refused(released, tmp_path):
         checkpoint.load(tmp_path / "adapter")
 
 
-def test_an_adapter_of_another_base_is_refused(released, tiny_model_dir, tmp_path):
+def rename_base(adapter, name):
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(name)}))
+
+
+def change(folder, name, change, dtype=None):
+    """Write a folder's weights anew, one of them changed; all of them in another precision."""
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = change(weights[name])
+    save_file({key: value.to(dtype or value.dtype) for key, value in weights.items()}, folder / "model.safetensors")
+
+
+def test_an_adapter_of_another_base_is_refused_and_both_are_named(released, tiny_model_dir, tmp_path):
     trained_adapter(released[1], tmp_path / "adapter")
-    file = tmp_path / "adapter" / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": str(tiny_model_dir)}))
+    rename_base(tmp_path / "adapter", tiny_model_dir)
+    with pytest.raises(UserError, match=rf"adapter: an adapter of {released[1]}, not of {tiny_model_dir}: \S+ is "):
+        checkpoint.load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize(
+    "altered, told",
+    [
+        (lambda weight: weight * 1.001, "holds other values"),
+        (lambda weight: torch.cat([weight, weight]), r"is \[96, 32\], expected \[48, 32\]"),
+    ],
+)
+def test_an_adapter_whose_base_was_replaced_by_another_of_its_name_is_refused(released, tmp_path, altered, told):
+    """A fine-tuning of the same base has the same names and shapes: only the values tell."""
+    shutil.copytree(released[1], tmp_path / "base")
+    trained_adapter(tmp_path / "base", tmp_path / "adapter")
+    sampled = json.loads((tmp_path / "adapter" / "config.json").read_text())["base_weights"]["tensors"]
+    name = next(name for name in sampled if "mlp.up_proj" in name or "mlp.gate_proj" in name)
+    change(tmp_path / "base", name, altered)
+    with pytest.raises(UserError, match=f"an adapter of {tmp_path}/base as it was then, not of .*/base: {name} {told}"):
+        checkpoint.load(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_copy_of_the_base_in_half_precision_is_the_same_base(released, tmp_path, dtype):
+    """But not if it was trained on, however little."""
+    trained_adapter(released[1], tmp_path / "adapter")
+    shutil.copytree(released[1], tmp_path / "half")
+    change(tmp_path / "half", "language_model.model.norm.weight", lambda weight: weight, dtype)
+    rename_base(tmp_path / "adapter", tmp_path / "half")
+    checkpoint.load(tmp_path / "adapter")
+    sampled = json.loads((tmp_path / "adapter" / "config.json").read_text())["base_weights"]["tensors"]
+    name = next(name for name in sampled if "mlp." in name)
+    change(tmp_path / "half", name, lambda weight: weight * 1.02)
+    with pytest.raises(UserError, match=f"{name} holds other values"):
+        checkpoint.load(tmp_path / "adapter")
+
+
+def test_a_base_is_recognised_in_shards_too(released, tmp_path):
+    trained_adapter(released[1], tmp_path / "adapter")
+    shutil.copytree(released[1], tmp_path / "shards")
+    (tmp_path / "shards" / "model.safetensors").unlink()
+    released[0].save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
+    assert sample_weights(str(tmp_path / "shards"))["tensors"] == sample_weights(str(released[1]))["tensors"]
+    rename_base(tmp_path / "adapter", tmp_path / "shards")
+    checkpoint.load(tmp_path / "adapter")
+
+
+def test_an_adapter_without_a_sample_of_its_base_must_still_fit_it(released, tiny_model_dir, tmp_path):
+    trained_adapter(released[1], tmp_path / "adapter")
+    file = tmp_path / "adapter" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_weights": None}))
+    checkpoint.load(tmp_path / "adapter")
+    rename_base(tmp_path / "adapter", tiny_model_dir)
     with pytest.raises(UserError, match="does not fit its base"):
         checkpoint.load(tmp_path / "adapter")

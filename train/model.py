@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llava_pose import checkpoint
+from llava_pose.bases import sample_weights
 from llava_pose.errors import UserError
 
 from .config import TrainConfig
@@ -47,6 +48,7 @@ def add_lora(model: Any, config: TrainConfig) -> Any:
     """Adapters on the language model, trainable ``<pose>`` rows, and the head (and projector) saved with them."""
     from peft import LoraConfig, get_peft_model
 
+    model.config.base_weights = sample_weights(model.name_or_path)
     lora = config.model.lora
     assert lora is not None
     token = [model.config.pose_token_id]
