@@ -17,6 +17,7 @@ from llava_pose.engine import Engine, Naming
 from llava_pose.errors import UserError
 from llava_pose.evaluation import batched
 from llava_pose.folders import model_source, use_taxonomy_of
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.scene import PosedImage, load_split
 
 TOP_NAMES = 3
@@ -61,13 +62,13 @@ def open_engine(arguments: argparse.Namespace) -> Engine:
 
 def name_objects(
     engine: Engine, data: Any, categories: Sequence[str], batch_size: int
-) -> Iterator[tuple[list[PosedImage], list[Naming], torch.Tensor]]:
-    """Batches of records, what they are named with the poses at the best names, and their pixels."""
+) -> Iterator[tuple[list[PosedImage], list[Naming], ImageInputs]]:
+    """Batches of records, what they are named with the poses at the best names, and what the model saw."""
     trie = engine.name_trie(categories, temperature=1.0)
     rows = tqdm(range(len(data)), desc="objects", unit="object")
     for batch in batched(rows, batch_size):
         records = [PosedImage.from_row(data[row]) for row in batch]
-        pixels = engine.pixels([record.image for record in records if record.image is not None])
+        pixels = engine.pixels([record.image for record in records if record.image is not None], flip=True)
         yield records, engine.name(pixels, trie, top_k=min(TOP_NAMES, len(categories))), pixels
 
 

@@ -15,6 +15,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig
 from llava_pose import checkpoint, conversation
 from llava_pose.configuration import POSE_TOKEN, LlavaPoseConfig
 from llava_pose.engine import Engine
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.modeling import LlavaPoseForConditionalGeneration
 from llava_pose.processing import CHAT_TEMPLATE, LlavaPoseProcessor, assistant_message
 
@@ -90,34 +91,34 @@ def build(size: Size, device: torch.device, dtype: torch.dtype) -> Engine:
     return Engine(model, processor)
 
 
-def say_names(engine: Engine, pixels: torch.Tensor, categories: Sequence[str]) -> torch.nn.Linear:
-    """An output head for these images (B, 3, H, W) that answers the naming question as a finetuned model does.
+def say_names(engine: Engine, images: ImageInputs, categories: Sequence[str]) -> torch.nn.Linear:
+    """An output head for these images that answers the naming question as a finetuned model does.
 
     For each image six names are drawn; the first gets ``SURENESS``, the others share the rest. The head is fitted by
     least cross-entropy to the states that the random model has along those six answers, up to their end.
     """
     rng = np.random.default_rng(0)
     parts = []
-    for image, sure in zip(pixels, np.resize(SURENESS, len(pixels)), strict=True):
+    for index, sure in enumerate(np.resize(SURENESS, len(images))):
         names = rng.choice(categories, LIKELY, replace=False).tolist()
         shares = torch.tensor([sure, *rng.dirichlet(np.ones(LIKELY - 1)) * (1 - sure)], dtype=torch.float32)
-        parts.append(states_along(engine, image, names, shares))
+        parts.append(states_along(engine, images.select([index]), names, shares))
     states, targets, weights = (torch.cat(part) for part in zip(*parts, strict=True))
     return fit(engine.model.lm_head, states, targets, weights).to(engine.model.dtype)
 
 
 @torch.no_grad()
 def states_along(
-    engine: Engine, image: torch.Tensor, names: Sequence[str], shares: torch.Tensor
+    engine: Engine, image: ImageInputs, names: Sequence[str], shares: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The states (S, H) float32 along the answers that name each of ``names`` in an image (3, H, W), the tokens (S,)
-    that they should predict, and how much each counts: its name's share."""
+    """The states (S, H) float32 along the answers that name each of ``names`` in one image, the tokens (S,) that
+    they should predict, and how much each counts: its name's share."""
     question = conversation.naming_messages()
     before = engine.prompt_length(question)
     talks = [[*question, assistant_message(conversation.naming_answer(name))] for name in names]
     batch = engine.processor.pad([engine.processor.encode(talk)[0][before:] for talk in talks], side="right")
     ids, inside = (batch[name].to(engine.device) for name in ("input_ids", "attention_mask"))
-    state = engine.prefill([question], image[None])
+    state = engine.prefill([question], image)
     state.cache.batch_repeat_interleave(len(names))
     hidden = engine.model.backbone(
         input_ids=ids,

@@ -69,7 +69,8 @@ def collect(engine: Engine, data: Any, categories: Sequence[str], batch_size: in
     bins, parts = PoseBins(engine.model.config.pose_bins), []
     trie = engine.name_trie(categories)
     for records, namings, pixels in name_objects(engine, data, categories, batch_size):
-        mirrored = engine.name(pixels.flip(-1), trie, given=[naming.index for naming in namings])
+        assert pixels.mirrored is not None
+        mirrored = engine.name(pixels.mirrored, trie, given=[naming.index for naming in namings])
         for record, naming, back in zip(records, namings, mirrored, strict=True):
             assert back.given is not None
             parts.append(

@@ -38,6 +38,7 @@ from eval.report import write_text
 from llava_pose import conversation, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import run_cli
+from llava_pose.image_inputs import ImageInputs
 
 NAMES = 200
 LLAVA_7B = Size(hidden=4096, layers=32, heads=32, vocabulary=32064, images=16, repetitions=9)
@@ -65,10 +66,11 @@ def measure(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, A
     engine = build(size, device, dtype)
     torch.manual_seed(1)
     pixels = torch.randn(size.images, 3, size.image_side, size.image_side, device=device).to(dtype)
+    images = ImageInputs({"pixel_values": pixels}, (engine.processor.image_tokens,) * size.images)
     categories = taxonomy.categories()[:NAMES]
     trie = engine.name_trie(categories)
     flat = engine.model.lm_head
-    fitted = say_names(engine, pixels, categories)
+    fitted = say_names(engine, images, categories)
 
     def with_head(head: torch.nn.Module, run: Callable[[], Any]) -> Callable[[], Any]:
         def timed() -> Any:
@@ -78,7 +80,7 @@ def measure(size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, A
         return timed
 
     def name(distribution: bool) -> Callable[[], Any]:
-        return lambda: engine.name(pixels, trie, distribution=distribution)
+        return lambda: engine.name(images, trie, distribution=distribution)
 
     methods = {
         "prefill": bare_prefill(engine, pixels),

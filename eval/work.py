@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
@@ -20,12 +19,13 @@ from llava_pose.decoding import nodes_at_once
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.evaluation import Asking, Place, Subject, predict_subjects, read_record, read_subjects
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.loading import batches_by_tokens, read_ahead
 from llava_pose.trie import NameTrie
 
 Value = TypeVar("Value")
-Batch = tuple[int, list[Subject], torch.Tensor | None]
-"""A batch's number, its objects, and the pixels of those that have a picture."""
+Batch = tuple[int, list[Subject], ImageInputs | None]
+"""A batch's number, its objects, and what the model is given of those that have a picture."""
 Finished = Iterator[tuple[int, Lines]]
 """The numbers of parts and their lines, as they are done."""
 
@@ -108,7 +108,7 @@ class Predicting:
     def _read(self, number: int) -> Batch:
         subjects = read_subjects(self.task.data, self.batches[number], self.task.crop, self.task.by_box)
         pictures = [subject.image for subject in subjects if subject.image is not None]
-        return number, subjects, self.engine.pixels(pictures) if pictures else None
+        return number, subjects, self.engine.pixels(pictures, self.asking.flip) if pictures else None
 
 
 class Answering:

@@ -17,6 +17,7 @@ from .arrays import is_array
 from .engine import MAX_NEW_TOKENS, Answer, Engine
 from .errors import UserError
 from .evaluation import batched
+from .image_inputs import ImageInputs
 from .images import FILE, Box, open_views
 from .loading import read_ahead
 from .predictions import Candidate, Prediction
@@ -113,8 +114,8 @@ class LlavaPose:
         places = list(_places(boxes, len(pictures), alone))
         trie = self._name_trie(tuple(names), tuple(map(taxonomy.spoken_name, names)), temperature)
 
-        def read(batch: list[_Place]) -> tuple[list[_Place], torch.Tensor]:
-            return batch, self._pixels(pictures, batch, alone)
+        def read(batch: list[_Place]) -> tuple[list[_Place], ImageInputs]:
+            return batch, self._pixels(pictures, batch, alone, flip)
 
         predictions = []
         batches = list(batched(places, BATCH))
@@ -132,12 +133,12 @@ class LlavaPose:
         """The trie of these names; ``spoken``, how the taxonomy says them, tells it from an earlier one."""
         return self.engine.name_trie(names, temperature=temperature)
 
-    def _pixels(self, pictures: Sequence[Any], places: Sequence[_Place], alone: bool) -> torch.Tensor:
+    def _pixels(self, pictures: Sequence[Any], places: Sequence[_Place], alone: bool, flip: bool) -> ImageInputs:
         views = []
         for index, group in groupby(places, key=lambda place: place.image):
             name = "image" if alone else f"images[{index}]"
             views += open_views(pictures[index], [place.box for place in group], self._side, name)
-        return self.engine.pixels(views)
+        return self.engine.pixels(views, flip)
 
     @property
     def _side(self) -> int:

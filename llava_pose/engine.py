@@ -1,6 +1,6 @@
 """Run the model: prefill once, then branch into candidate names or into an answer.
 
-Works on token ids, pixel values and hidden states; everything about a family is behind the model's ``backbone`` and
+Works on token ids, prepared images and hidden states; everything about a family is behind the model's ``backbone`` and
 the processor.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,15 @@ from PIL import Image
 
 from . import conversation
 from .bins import PoseBins
-from .configuration import POSE_TOKEN
 from .decoding import Prefill, all_names, best_names, name_states, score_names
 from .errors import UserError
+from .generation import MAX_NEW_TOKENS, Answer, Request, stream
+from .image_inputs import ImageInputs
 from .joint import Goal
-from .processing import assistant_message, user_message, without_marks
+from .processing import assistant_message, image_count, user_message, without_marks
 from .reading import PoseReading, read_poses
+from .row_cache import KeptCaches
 from .trie import NameTrie
-
-MAX_NEW_TOKENS = 200
 
 SHARED_PREFIX = 16
 """The shortest beginning of prompts that is kept apart. A shorter one saves some 2% of a prompt of 600 tokens at most,
@@ -73,16 +74,6 @@ class Naming:
         return self.readings[0]
 
 
-@dataclass
-class Answer:
-    """An answer's text, with ``<pose>`` marks, and the reading of each mark in order."""
-
-    text: str = ""
-    readings: list[PoseReading] = field(default_factory=list)
-    complete: bool = False
-    """Whether the model ended the answer itself, rather than running into the token limit."""
-
-
 class Engine:
     """A model and its processor, ready to answer. Calls share nothing that changes, so threads may make them side by
     side; the weights must stay as they are while an engine lives."""
@@ -92,6 +83,8 @@ class Engine:
         self.processor = processor
         # What prompts began with, run once: never changed, only copied. Threads may at worst do the same work twice.
         self._prefixes: dict[tuple[torch.device, bytes], Any] = {}
+        # What answers were prefilled with: their next turns go on from there.
+        self.kept = KeptCaches()
 
     @property
     def device(self) -> torch.device:
@@ -107,18 +100,21 @@ class Engine:
         """The number of tokens of a conversation, the image's included."""
         return len(self.processor.encode(messages)[0])
 
-    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pixel values (B, 3, H, W) of images, in page-locked memory where the model is on a GPU, so that the transfer
-        need not wait. For threads that prepare images ahead of need."""
-        pixels = self.processor.pixels(images)
+    def pixels(self, images: Sequence[Image.Image], flip: bool = False) -> ImageInputs:
+        """What the model is given of images, with ``flip`` of their mirror images too, in page-locked memory where the
+        model is on a GPU, so that the transfer need not wait. For threads that prepare images ahead of need."""
+        pixels: ImageInputs = self.processor.pixels(images, flip)
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
     @torch.inference_mode()
-    def prefill(self, messages: Sequence[Sequence[dict[str, Any]]], pixels: torch.Tensor | None) -> Prefill:
-        """Run B conversations, each up to the point where the model answers, on pixels (images, 3, H, W)."""
-        return self._prefill([self.processor.encode(conversation)[0] for conversation in messages], pixels)
+    def prefill(self, messages: Sequence[Sequence[dict[str, Any]]], pixels: ImageInputs | None) -> Prefill:
+        """Run B conversations, each up to the point where the model answers, on their images in reading order."""
+        tokens = iter(() if pixels is None else pixels.tokens)
+        counts = [list(islice(tokens, image_count(conversation))) for conversation in messages]
+        rows = [self.processor.encode(row, own)[0] for row, own in zip(messages, counts, strict=True)]
+        return self._prefill(rows, pixels)
 
-    def _prefill(self, rows: Sequence[np.ndarray], pixels: torch.Tensor | None) -> Prefill:
+    def _prefill(self, rows: Sequence[np.ndarray], pixels: ImageInputs | None) -> Prefill:
         shared = self._shared_length(rows)
         rest = self.processor.pad([row[shared:] for row in rows], side="left")
         inputs: dict[str, Any] = {name: value.to(self.device) for name, value in rest.items()}
@@ -129,8 +125,7 @@ class Engine:
             inputs["past_key_values"] = self._shared_cache(rows[0][:shared], len(rows))
         mask = inputs["attention_mask"]
         if pixels is not None:
-            # Converted behind the transfer: before it, the transfer would wait.
-            inputs["pixel_values"] = pixels.to(self.device, non_blocking=True).to(self.model.dtype)
+            inputs.update(pixels.to(self.device, self.model.dtype).tensors)
         outputs = self.model.backbone(
             **inputs,
             # Positions count real tokens only, so that padding on the left changes nothing.
@@ -213,7 +208,7 @@ class Engine:
     @torch.inference_mode()
     def name(
         self,
-        images: Sequence[Image.Image] | torch.Tensor,
+        images: Sequence[Image.Image] | ImageInputs,
         trie: NameTrie,
         *,
         top_k: int = 1,
@@ -224,15 +219,16 @@ class Engine:
     ) -> list[Naming]:
         """Name each of B images among the trie's N candidates and read its pose, without another prefill.
 
-        images: pictures, or what ``pixels`` made of them; top_k: how many of the best names are wanted, with their
-        poses; distribution: whether every name's probability is, or only the best names, as exactly (up to the rounding
-        of the model's precision) and in less time; given: for each image a name at which the pose is read besides;
-        flip: whether each pose is read in the mirror image as well, at another prefill's cost, and its logits averaged:
-        a pose reads better by both; goal: what a pose is chosen for.
+        images: pictures, or what ``pixels`` made of them, with their mirror images where ``flip`` is; top_k: how many
+        of the best names are wanted, with their poses; distribution: whether every name's probability is, or only the
+        best names, as exactly (up to the rounding of the model's precision) and in less time; given: for each image a
+        name at which the pose is read besides; flip: whether each pose is read in the mirror image as well, at another
+        prefill's cost, and its logits averaged: a pose reads better by both; goal: what a pose is chosen for.
         """
         if len(images) == 0:
             return []
-        pixels, state = self._ask_for_names(images)
+        pixels = self._prepared(images, flip)
+        state = self._ask_for_names(pixels)
         extra = np.asarray(np.zeros((len(pixels), 0)) if given is None else np.reshape(given, (-1, 1)), dtype=np.int64)
         find = all_names if distribution else best_names
         best = find(self.model, state, trie, top_k, extra)
@@ -267,7 +263,7 @@ class Engine:
     @torch.inference_mode()
     def read_names(
         self,
-        images: Sequence[Image.Image] | torch.Tensor,
+        images: Sequence[Image.Image] | ImageInputs,
         trie: NameTrie,
         names: Sequence[int],
         *,
@@ -278,76 +274,47 @@ class Engine:
         have, without any naming; images, flip and goal as for ``name``."""
         if len(images) == 0:
             return []
-        pixels, state = self._ask_for_names(images)
+        pixels = self._prepared(images, flip)
+        state = self._ask_for_names(pixels)
         columns = np.asarray(names, dtype=np.int64).reshape(-1, 1)
         logits = self.model.pose_head(name_states(self.model, state, trie, columns))
         if flip:
             logits = self._with_mirrored(logits, pixels, trie, columns)
         return read_poses(logits[:, 0], self.model.calibration, goal)
 
-    def _ask_for_names(self, images: Sequence[Image.Image] | torch.Tensor) -> tuple[torch.Tensor, Prefill]:
-        """The images' pixels, and the question for a name run on them."""
+    def _prepared(self, images: Sequence[Image.Image] | ImageInputs, flip: bool) -> ImageInputs:
+        pixels = images if isinstance(images, ImageInputs) else self.processor.pixels(images, flip)
+        if flip and pixels.mirrored is None:
+            raise ValueError("flip: these images were prepared without their mirror images")
+        return pixels
+
+    def _ask_for_names(self, pixels: ImageInputs) -> Prefill:
+        """The question for a name, run on each image."""
         attention = self.model.config.get_text_config()._attn_implementation
         if attention not in TREE_ATTENTION:
             raise UserError(f"attn_implementation: {attention!r} cannot score names; open the model with 'sdpa'")
-        pixels = images if isinstance(images, torch.Tensor) else self.processor.pixels(images)
-        prompt = self.processor.encode(conversation.naming_messages())[0]
-        return pixels, self._prefill([prompt] * len(pixels), pixels)
+        asked = conversation.naming_messages()
+        prompts = {count: self.processor.encode(asked, [count])[0] for count in set(pixels.tokens)}
+        return self._prefill([prompts[count] for count in pixels.tokens], pixels)
 
     def _with_mirrored(
-        self, logits: torch.Tensor, pixels: torch.Tensor, trie: NameTrie, names: np.ndarray
+        self, logits: torch.Tensor, pixels: ImageInputs, trie: NameTrie, names: np.ndarray
     ) -> torch.Tensor:
         """Pose logits (B, K, 3, bins) averaged with those read at the same names (B, K) in the mirror images."""
-        _, mirrored = self._ask_for_names(pixels.flip(-1))
-        states = name_states(self.model, mirrored, trie, names)
+        assert pixels.mirrored is not None
+        states = name_states(self.model, self._ask_for_names(pixels.mirrored), trie, names)
         return (logits + PoseBins(logits.shape[-1]).mirror(self.model.pose_head(states))) / 2
 
-    @torch.inference_mode()
     def stream(
-        self, messages: Sequence[dict[str, Any]], pixels: torch.Tensor, max_new_tokens: int = MAX_NEW_TOKENS
+        self, messages: Sequence[dict[str, Any]], images: ImageInputs | None, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> Iterator[Answer]:
-        """Answer one conversation greedily, yielding the answer as it grows.
-
-        A ``<pose>`` is read when it has itself been fed to the model, from its own hidden state.
-        """
-        state = self.prefill([messages], pixels)
-        mask, hidden, tokens = state.attention_mask, state.last_hidden, []
-        answer = Answer()
-        for step in range(max_new_tokens):
-            token = int(self.model.lm_head(hidden).argmax(-1))
-            if token == self.processor.tokenizer.eos_token_id:
-                answer.complete = True
-                break
-            tokens.append(token)
-            mask = torch.cat([mask, mask.new_ones(1, 1)], 1)
-            hidden = self.model.backbone(
-                input_ids=torch.tensor([[token]], device=self.device),
-                attention_mask=mask,
-                position_ids=(state.lengths + step)[:, None],
-                past_key_values=state.cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-            if token == self.processor.pose_token_id:
-                answer.readings += read_poses(self.model.pose_head(hidden), self.model.calibration)
-            answer.text = self._decode(tokens)
-            yield answer
-        yield answer
+        """Answer one conversation greedily, yielding the answer as it grows. Raises UserError at once where the model
+        cannot hold the conversation."""
+        return stream(self, Request(messages, images, max_new_tokens))
 
     def answer(
-        self, messages: Sequence[dict[str, Any]], pixels: torch.Tensor, max_new_tokens: int = MAX_NEW_TOKENS
+        self, messages: Sequence[dict[str, Any]], images: ImageInputs | None, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> Answer:
         """The whole answer to one conversation."""
-        *_, last = self.stream(messages, pixels, max_new_tokens)
+        *_, last = self.stream(messages, images, max_new_tokens)
         return last
-
-    def _decode(self, tokens: list[int]) -> str:
-        pose_id, decode = self.processor.pose_token_id, self.processor.tokenizer.decode
-        text = decode(tokens, skip_special_tokens=True)
-        if text.count(POSE_TOKEN) > tokens.count(pose_id):
-            # A mark spelled out in pieces is no <pose>: nothing was read there.
-            ends = [index for index, token in enumerate(tokens) if token == pose_id]
-            parts = zip([0, *(end + 1 for end in ends)], [*ends, len(tokens)], strict=True)
-            words = [without_marks(decode(tokens[start:end], skip_special_tokens=True)) for start, end in parts]
-            text = POSE_TOKEN.join(words)
-        # <pose> swallows the space before it in encoding; people read it with one.
-        return " ".join(text.replace(POSE_TOKEN, f" {POSE_TOKEN}").split())

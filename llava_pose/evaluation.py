@@ -22,10 +22,9 @@ from .joint import Goal
 from .metrics import joint_metrics, pose_only_metrics
 from .scene import PosedImage, PosedObject
 
-if TYPE_CHECKING:
-    import torch  # which scoring does not need
-
+if TYPE_CHECKING:  # torch, which scoring does not need
     from .engine import Engine
+    from .image_inputs import ImageInputs
     from .reading import PoseReading
     from .trie import NameTrie
 
@@ -132,10 +131,11 @@ def predict_subjects(
     trie: NameTrie,
     categories: Sequence[str],
     subjects: Sequence[Subject],
-    pixels: torch.Tensor | None,
+    pixels: ImageInputs | None,
     asking: Asking,
 ) -> list[dict[str, Any]]:
-    """A prediction line for each subject, in order; ``pixels``: those of the subjects that have a picture."""
+    """A prediction line for each subject, in order; ``pixels``: those of the subjects that have a picture, with their
+    mirror images if they are to be looked at too."""
     shown = [subject for subject in subjects if not subject.error]
     answers: Iterator[dict[str, Any]] = iter(())
     if pixels is not None and shown:

@@ -18,6 +18,7 @@ from transformers import AddedToken, LlavaProcessor
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .configuration import IGNORED_LABEL, POSE_TOKEN
+from .image_inputs import ImageInputs
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -48,6 +49,11 @@ def user_message(text: str, images: int = 0) -> dict[str, Any]:
     """A user's turn in transformers' message form: so many images, then the text."""
     parts: list[dict[str, str]] = [{"type": "image"} for _ in range(images)]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def image_count(messages: Sequence[dict[str, Any]]) -> int:
+    """How many images a conversation in transformers' message form holds."""
+    return sum(part["type"] == "image" for message in messages for part in message["content"])
 
 
 def assistant_message(text: str) -> dict[str, Any]:
@@ -88,10 +94,14 @@ class LlavaPoseProcessor(LlavaProcessor):
         count = (size["height"] // self.patch_size) * (size["width"] // self.patch_size)
         return count + self.num_additional_image_tokens - (self.vision_feature_select_strategy == "default")
 
-    def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Pixel values (N, 3, H, W) float32 of N images, each padded to a square first."""
-        batch = self.image_processor([square(image) for image in images], return_tensors="pt")
-        return batch["pixel_values"]
+    def pixels(self, images: Sequence[Image.Image], flip: bool = False) -> ImageInputs:
+        """Pixel values (N, 3, H, W) float32 of N images, each padded to a square first; with ``flip``, those of their
+        mirror images too."""
+        values = self.image_processor([square(image) for image in images], return_tensors="pt")["pixel_values"]
+        tokens = (self.image_tokens,) * len(images)
+        # Resizing is symmetric: flipping its result is flipping the picture, at half the decoding.
+        mirrored = ImageInputs({"pixel_values": values.flip(-1)}, tokens) if flip else None
+        return ImageInputs({"pixel_values": values}, tokens, mirrored)
 
     def render(self, messages: Sequence[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
         """The conversation as text, and the character spans of the assistant's turns."""
@@ -105,9 +115,15 @@ class LlavaPoseProcessor(LlavaProcessor):
         texts, spans = rendered
         return texts[0], spans[0]
 
-    def encode(self, messages: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(
+        self, messages: Sequence[dict[str, Any]], tokens: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Token ids (S,) of a conversation with its image tokens expanded, and labels (S,): the ids of the
-        assistant's turns, -100 elsewhere. Nothing is ever truncated."""
+        assistant's turns, -100 elsewhere. Nothing is ever truncated.
+
+        tokens: how many tokens each image takes, in reading order; when left out, ``image_tokens`` each. Raises
+        ValueError where they are not as many as the images.
+        """
         text, spans = self.render(messages)
         encoded = self.tokenizer(text, return_offsets_mapping=True)
         ids = np.asarray(encoded["input_ids"], dtype=np.int64)
@@ -117,7 +133,11 @@ class LlavaPoseProcessor(LlavaProcessor):
             # A token whose last character lies in the turn is the assistant's (its first may be the space before).
             inside = (offsets[:, 1] > start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
             labels[inside] = ids[inside]
-        repeats = np.where(ids == self.image_token_id, self.image_tokens, 1)
+        at_image = ids == self.image_token_id
+        if tokens is not None and len(tokens) != at_image.sum():
+            raise ValueError(f"{at_image.sum()} images in the conversation, but tokens for {len(tokens)}")
+        repeats = np.ones_like(ids)
+        repeats[at_image] = self.image_tokens if tokens is None else tokens
         return np.repeat(ids, repeats), np.repeat(labels, repeats)
 
     def pad(

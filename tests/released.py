@@ -19,6 +19,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
 
 IMAGE_SIDE, PATCH = 32, 8
@@ -119,10 +120,15 @@ def write_released(folder: Path, old_processor: bool = False) -> LlavaForConditi
 TALK = [user_message("Which way?", images=1), assistant_message("The car <pose> faces the camera.")]
 
 
+def noise(processor: Any, count: int = 1, side: int = IMAGE_SIDE, seed: int = 0) -> ImageInputs:
+    """Images (count, 3, side, side) of noise."""
+    pixels = torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+    return ImageInputs({"pixel_values": pixels}, (processor.image_tokens,) * count)
+
+
 def inputs_for(processor, side):
     inputs = processor.pad([processor.encode(TALK)[0]], "right")
-    inputs["pixel_values"] = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    return inputs
+    return {**inputs, **noise(processor, side=side).tensors}
 
 
 @torch.no_grad()

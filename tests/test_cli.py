@@ -53,7 +53,7 @@ def taught(tiny_model_dir: Path, photo: str, tmp_path_factory: pytest.TempPathFa
     model, processor = checkpoint.load(tiny_model_dir)
     model.model.vision_tower.requires_grad_(False)
     with torch.no_grad():
-        seen = model.model.vision_tower(processor.pixels([Image.open(photo)])).last_hidden_state
+        seen = model.model.vision_tower(**processor.pixels([Image.open(photo)]).tensors).last_hidden_state
     turns = [[user_message(asked, 1), assistant_message(text)] for asked, (text, _) in ANSWERS.items()]
     rows, labels = zip(*map(processor.encode, turns), strict=True)
     batch = processor.pad(rows, "right", labels)

@@ -15,6 +15,7 @@ from llava_pose.decoding import all_names, best_names, name_states, score_names
 from llava_pose.engine import Engine
 from llava_pose.processing import user_message
 from llava_pose.trie import NameTrie
+from tests.released import noise
 from tests.test_trie import sequences_of
 
 CATEGORIES = ["car", "bicycle", "bicycle_built_for_two", "bus", "sofa", "diningtable", "boat", "train", "train_station"]
@@ -38,7 +39,7 @@ def messages_of(question):
 
 def pixels_for(engine, count):
     side = 32 if engine.model.config.vision_config.model_type == "clip_vision_model" else 128
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return noise(engine.processor, count, side)
 
 
 def prefill(engine, questions, pixels):
@@ -53,7 +54,7 @@ def slow_judge(engine, question, pixels, sequences):
     scores, states = [], []
     for sequence in sequences:
         ids = torch.tensor([[*prompt, *sequence]])
-        output = engine.model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels[None])
+        output = engine.model(input_ids=ids, attention_mask=torch.ones_like(ids), **pixels.tensors)
         log_probabilities = output.logits[0].log_softmax(-1)
         steps = [log_probabilities[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)]
         scores.append(torch.stack(steps).sum())
@@ -79,7 +80,7 @@ def test_names_in_a_trie_score_as_one_pass_for_each_name(engine):
     scores = score_names(engine.model, state, trie)
     states = name_states(engine.model, state, trie, np.stack([everyone, everyone[::-1]]))
     for row in range(2):
-        expected, expected_states = slow_judge(engine, QUESTIONS[0], pixels[row], sequences)
+        expected, expected_states = slow_judge(engine, QUESTIONS[0], pixels.select([row]), sequences)
         torch.testing.assert_close(scores[row], expected, rtol=0, atol=1e-4)
         torch.testing.assert_close(states[row], expected_states.flip(0) if row else expected_states, rtol=0, atol=1e-4)
         assert scores[row].argsort().tolist() == expected.argsort().tolist()
@@ -100,7 +101,7 @@ def test_prompts_of_different_lengths_in_a_batch_score_as_alone(engine):
     for find in (all_names, best_names):
         together = find(engine.model, prefill(engine, QUESTIONS, pixels), trie, 2, np.array([[0], [1], [2]]))
         for row, question in enumerate(QUESTIONS):
-            expected, states = slow_judge(engine, question, pixels[row], sequences_of(trie))
+            expected, states = slow_judge(engine, question, pixels.select([row]), sequences_of(trie))
             order = expected.argsort(descending=True)[:2]
             assert together.names[row].tolist() == order.tolist()
             torch.testing.assert_close(together.states[row], states[torch.tensor([*order, row])], rtol=0, atol=1e-4)
@@ -145,7 +146,7 @@ tries = st.lists(
 @torch.inference_mode()
 def test_branch_and_bound_is_exact_on_any_trie(released_pair, trie, factor, top_k, seed):
     engine = sharpened(Engine(*released_pair), factor)
-    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
+    pixels = noise(engine.processor, 2, seed=seed)
     given = np.full((2, 1), seed % len(trie.ends))
     whole = all_names(engine.model, prefill(engine, QUESTIONS[:2], pixels), trie, top_k, given)
     found = best_names(engine.model, prefill(engine, QUESTIONS[:2], pixels), trie, top_k, given)

@@ -10,7 +10,9 @@ from PIL import Image
 
 from llava_pose.bins import PoseBins
 from llava_pose.engine import Engine
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
+from tests.released import IMAGE_TOKENS
 
 TALK = [
     user_message("What is this?", images=1),
@@ -19,28 +21,19 @@ TALK = [
 ]
 
 
-class Recording(Engine):
-    """Keeps the ids of the answer."""
-
-    tokens: list
-
-    def _decode(self, tokens):
-        self.tokens = list(tokens)
-        return super()._decode(tokens)
-
-
-def pixels(count=1):
-    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+def pixels():
+    values = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return ImageInputs({"pixel_values": values}, (IMAGE_TOKENS,))
 
 
 @pytest.fixture
 def engine(released_pair):
-    return Recording(copy.deepcopy(released_pair[0]), released_pair[1])
+    return Engine(copy.deepcopy(released_pair[0]), released_pair[1])
 
 
 def generated(engine, messages, count):
     inputs = engine.processor.pad([engine.processor.encode(messages)[0]], "left")
-    ids = engine.model.generate(**inputs, pixel_values=pixels(), max_new_tokens=count, do_sample=False)
+    ids = engine.model.generate(**inputs, **pixels().tensors, max_new_tokens=count, do_sample=False)
     return ids[0, inputs["input_ids"].shape[1] :].tolist()
 
 
@@ -54,8 +47,7 @@ def say(engine, token, instead_of):
 @pytest.mark.parametrize("messages", [TALK, TALK[:1]])
 def test_streaming_equals_transformers_greedy_generation(engine, messages):
     expected = generated(engine, messages, 20)
-    engine.answer(messages, pixels(), max_new_tokens=20)
-    assert engine.tokens == expected
+    assert engine.answer(messages, pixels(), max_new_tokens=20).tokens == expected
     assert len(expected) == 20
 
 
@@ -63,12 +55,12 @@ def test_readings_equal_the_pose_logits_of_a_whole_forward_pass(engine):
     pose_id = engine.processor.pose_token_id
     say(engine, pose_id, instead_of=generated(engine, TALK, 3)[1])
     answer = engine.answer(TALK, pixels(), max_new_tokens=12)
-    marks = engine.tokens.count(pose_id)
+    marks = answer.tokens.count(pose_id)
     assert 1 <= marks == len(answer.readings) == answer.text.count("<pose>")
     prompt = engine.processor.encode(TALK)[0]
-    ids = torch.tensor([[*prompt.tolist(), *engine.tokens]])
+    ids = torch.tensor([[*prompt.tolist(), *answer.tokens]])
     with torch.no_grad():
-        logits = engine.model(input_ids=ids, pixel_values=pixels()).pose_logits
+        logits = engine.model(input_ids=ids, **pixels().tensors).pose_logits
     # The first is the history's own mark.
     assert len(logits) == 1 + marks
     for reading, row in zip(answer.readings, logits[1:].double().numpy(), strict=True):
@@ -80,7 +72,7 @@ def test_an_answer_ends_with_the_end_of_sequence_token_which_is_not_shown(engine
     say(engine, engine.processor.tokenizer.eos_token_id, instead_of=third)
     assert generated(engine, TALK, 20)[-1] == engine.processor.tokenizer.eos_token_id
     answer = engine.answer(TALK, pixels(), max_new_tokens=20)
-    assert answer.complete and len(engine.tokens) <= 2
+    assert answer.complete and len(answer.tokens) <= 2
     assert "</s>" not in answer.text
 
 
@@ -92,7 +84,7 @@ def test_an_answer_that_begins_with_the_end_is_empty_and_complete(engine):
 
 def test_an_answer_cut_by_the_limit_is_not_complete(engine):
     answers = list(engine.stream(TALK, pixels(), max_new_tokens=5))
-    assert not answers[-1].complete and len(engine.tokens) == 5
+    assert not answers[-1].complete and len(answers[-1].tokens) == 5
 
 
 def test_a_streamed_answer_only_grows(engine):
@@ -132,7 +124,7 @@ def test_the_pose_is_read_at_the_chosen_name(engine):
     ]
     ids = torch.from_numpy(engine.processor.encode(talk)[0])[None]
     with torch.no_grad():
-        (logits,) = engine.model(input_ids=ids, pixel_values=engine.processor.pixels([image])).pose_logits
+        (logits,) = engine.model(input_ids=ids, **engine.processor.pixels([image]).tensors).pose_logits
     np.testing.assert_allclose(
         naming.reading.distributions, PoseBins().probabilities(logits.double().numpy()), atol=1e-5
     )

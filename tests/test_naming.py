@@ -16,6 +16,7 @@ from llava_pose.calibration import Calibration, Line, Powers
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.processing import assistant_message, user_message
+from tests.released import noise
 from tests.test_decoding import slow_judge
 from tests.test_trie import sequences_of
 
@@ -42,7 +43,7 @@ def pose_logits(engine, picture, category, mirrored=False):
     talk = [*conversation.naming_messages(), assistant_message(conversation.naming_answer(category))]
     ids = torch.from_numpy(engine.processor.encode(talk)[0])[None]
     with torch.no_grad():
-        pixels = engine.processor.pixels([picture])
+        pixels = engine.processor.pixels([picture]).tensors["pixel_values"]
         pixels = pixels.flip(-1) if mirrored else pixels
         return engine.model(input_ids=ids, pixel_values=pixels).pose_logits[0].numpy()
 
@@ -189,7 +190,7 @@ def test_ten_thousand_names_are_scored_in_bounded_memory(many, pictures, distrib
     assert max(largest) <= 1100**2, "no attention over all nodes at once"
     some = [naming.index, 17, 4242, 9999]
     expected, _ = slow_judge(
-        engine, conversation.NAMING_QUESTION, engine.pixels(pictures[:1])[0], [sequences_of(trie)[i] for i in some]
+        engine, conversation.NAMING_QUESTION, engine.pixels(pictures[:1]), [sequences_of(trie)[i] for i in some]
     )
     found = naming.log_probabilities[some]
     np.testing.assert_allclose(found[np.isfinite(found)], expected[np.isfinite(found)], atol=1e-4)
@@ -211,7 +212,7 @@ def with_system(question):
 def test_a_beginning_that_prompts_share_is_run_once_and_changes_nothing(engine, monkeypatch):
     questions = ["What is this object, and how is it posed?", "What?", "Which of many things is it, and how posed?"]
     prompts = [with_system(question) for question in questions]
-    pixels = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = noise(engine.processor, 3)
     trie = engine.name_trie(CATEGORIES)
     runs = []
     backbone = engine.model.backbone
@@ -245,7 +246,7 @@ def test_a_beginning_that_prompts_share_is_run_once_and_changes_nothing(engine, 
 
 
 def test_few_beginnings_are_kept(engine):
-    pixels = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    pixels = noise(engine.processor)
     for number in range(2 * engine_module.PREFIXES_KEPT):
         words = {"role": "system", "content": [{"type": "text", "text": f"Assistant number {number} " * 5}]}
         engine.prefill([[words, user_message("What?", images=1)]], pixels)
@@ -325,7 +326,7 @@ def test_a_gpu_names_as_the_cpu_does_from_page_locked_pixels(released_pair, pict
     cpu = Engine(*released_pair)
     gpu = Engine(copy.deepcopy(released_pair[0]).to("cuda"), released_pair[1])
     pixels = gpu.pixels(pictures)
-    assert pixels.is_pinned()
+    assert pixels.tensors["pixel_values"].is_pinned()
     trie, given = cpu.name_trie(CATEGORIES), [0, 1, 2, 3]
     expected = cpu.name(pictures, trie, top_k=2, distribution=distribution, given=given)
     for first, second in zip(

@@ -118,7 +118,7 @@ def test_our_tokens_equal_those_of_transformers_own_processor(processor):
     ids, _ = processor.encode(TALK)
     theirs = processor(images=picture, text=processor.render(TALK)[0], return_tensors="pt")
     assert theirs["input_ids"][0].tolist() == ids.tolist()
-    torch.testing.assert_close(theirs["pixel_values"], processor.pixels([picture]))
+    torch.testing.assert_close(theirs["pixel_values"], processor.pixels([picture]).tensors["pixel_values"])
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,8 @@ def test_square_takes_every_kind_of_picture(mode):
 
 def test_pixels_are_normalised_by_the_towers_own_mean_and_deviation(tiny_pair):
     _, processor = tiny_pair
-    pixels = processor.pixels([Image.new("RGB", (300, 300), (255, 0, 51)), Image.new("RGB", (20, 20))])
+    pictures = [Image.new("RGB", (300, 300), (255, 0, 51)), Image.new("RGB", (20, 20))]
+    pixels = processor.pixels(pictures).tensors["pixel_values"]
     assert pixels.shape == (2, 3, 128, 128) and pixels.dtype == torch.float32
     expected = (np.array([1.0, 0.0, 0.2]) - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     np.testing.assert_allclose(pixels[0].mean((1, 2)), expected, atol=1e-5)

@@ -18,6 +18,7 @@ import torch
 from llava_pose import taxonomy
 from llava_pose.census import Census
 from llava_pose.conversation import training_conversation
+from llava_pose.image_inputs import ImageInputs
 from llava_pose.scene import PosedImage
 
 from .features import FeatureCache
@@ -76,7 +77,8 @@ class TrainingRows(torch.utils.data.Dataset):
         # Neighbours have as many turns as each other: a batch of them holds little padding.
         neighbours = np.random.default_rng([self.seed, 2, number // NEIGHBOURS])
         talk = training_conversation(record, rng, bool(neighbours.random() < self.question_share), self.census)
-        ids, labels = self.processor.encode(talk.messages)
+        pixels = None if split.cache else self.processor.pixels([record.image])
+        ids, labels = self.processor.encode(talk.messages, None if pixels is None else pixels.tokens)
         marks = int((ids == self.processor.pose_token_id).sum())
         if marks != len(talk.poses):
             raise ValueError(f"{record.image_id}: {marks} <pose> tokens for {len(talk.poses)} poses")
@@ -84,8 +86,7 @@ class TrainingRows(torch.utils.data.Dataset):
         if split.cache is not None:
             sample["vision_features"] = split.cache.get(row, mirrored)
         else:
-            assert record.image is not None
-            sample["pixel_values"] = self.processor.pixels([record.image])[0]
+            sample["images"] = pixels
         return sample
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -94,9 +95,10 @@ class TrainingRows(torch.utils.data.Dataset):
             [sample["ids"] for sample in samples], "right", [sample["labels"] for sample in samples]
         )
         batch["poses"] = torch.from_numpy(np.concatenate([sample["poses"] for sample in samples]))
-        for name in ("vision_features", "pixel_values"):
-            if name in samples[0]:
-                batch[name] = torch.stack([sample[name] for sample in samples])
+        if "vision_features" in samples[0]:
+            batch["vision_features"] = torch.stack([sample["vision_features"] for sample in samples])
+        else:
+            batch.update(ImageInputs.join([sample["images"] for sample in samples]).tensors)
         return batch
 
 

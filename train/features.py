@@ -54,9 +54,9 @@ def build_feature_cache(model: Any, processor: Any, data: Any, folder: Path, sho
         starts = range(0, len(data), BATCH)
         for start in tqdm(starts, desc="vision features", unit="batch", disable=not show_progress):
             batch = images[start : start + BATCH]["image"]
-            # Resizing is symmetric: flipping its result is flipping the picture, at half the decoding.
-            pixels = processor.pixels(batch)
-            features = tower_features(model, torch.cat([pixels, pixels.flip(-1)])).to(torch.bfloat16)
+            pixels = processor.pixels(batch, flip=True)
+            both = torch.cat([images.tensors["pixel_values"] for images in (pixels, pixels.mirrored)])
+            features = tower_features(model, both).to(torch.bfloat16)
             pairs = features.view(2, len(batch), *shape[2:]).transpose(0, 1).contiguous().cpu()
             bits[start : start + len(batch)] = pairs.view(torch.int16).numpy()
         bits.flush()

@@ -10,6 +10,7 @@ import torch
 from eval import speed
 from eval.random_llava import Size, build, say_names
 from llava_pose.engine import Engine
+from tests.released import noise
 
 TINY = Size(hidden=64, layers=2, heads=4, vocabulary=1024, image_side=28, images=2, repetitions=1, names_timed=2)
 RATIOS = {
@@ -33,7 +34,7 @@ def test_the_last_line_is_one_object_with_every_ratio(monkeypatch, capsys):
 
 def test_the_fitted_head_says_one_name_for_each_image_as_surely_as_it_should():
     engine = build(TINY, torch.device("cpu"), torch.float32)
-    pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    pixels = noise(engine.processor, 2, side=28)
     names = ["car", "sofa", "bicycle", "bus", "boat", "chair", "teapot"]
     before = engine.name(pixels, engine.name_trie(names))
     engine.model.lm_head = say_names(engine, pixels, names)
