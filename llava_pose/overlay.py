@@ -41,6 +41,8 @@ LARGEST_LAYER = 4096
 # The axes are drawn as a camera sees them from this many axis lengths away: enough perspective to tell an end
 # that comes closer from one that goes away.
 AXIS_CAMERA_DISTANCE = 5.0
+# An axis' length beside its box's longer side; where no box is known, beside the shorter side of its part of the picture.
+SHARE_OF_BOX, SHARE_OF_PART = 0.42, 0.36
 # Pictures are enlarged to this width, so that the words under a small one can be read.
 ANSWER_WIDTH = 560
 
@@ -199,11 +201,11 @@ def answer_picture(image: Image.Image, answers: Sequence[PosedAnswer]) -> Image.
         if answer.box is not None:
             x1, y1, x2, y2 = (scale * edge for edge in answer.box)
             picture = draw_box(picture, (x1, y1, x2, y2), name)
-            center, length = ((x1 + x2) / 2, (y1 + y2) / 2), 0.42 * max(x2 - x1, y2 - y1)
+            center, length = ((x1 + x2) / 2, (y1 + y2) / 2), SHARE_OF_BOX * max(x2 - x1, y2 - y1)
         else:
             column = picture.width / len(unplaced)
             center = ((unplaced.index(index) + 0.5) * column, picture.height / 2)
-            length = 0.36 * min(column, picture.height)
+            length = SHARE_OF_PART * min(column, picture.height)
             if numbered:
                 picture = _tagged(picture, (center[0] - 0.5 * length, center[1] - 1.2 * length - 16), name)
         if readable(answer.pose):
