@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig
 
-from llava_pose import checkpoint, conversation
+from llava_pose import assembly, conversation
 from llava_pose.configuration import POSE_TOKEN, LlavaPoseConfig
 from llava_pose.engine import Engine
 from llava_pose.image_inputs import ImageInputs
@@ -69,7 +69,7 @@ class Size:
 
 def build(size: Size, device: torch.device, dtype: torch.dtype) -> Engine:
     """A model of this size, made on the device, and the small tokenizer of this package."""
-    tokenizer = checkpoint.train_tokenizer()
+    tokenizer = assembly.train_tokenizer()
     torch.manual_seed(0)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

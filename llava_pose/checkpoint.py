@@ -1,4 +1,4 @@
-"""Model folders: put a model together, load one, save one.
+"""Model folders: load one, save one.
 
 ``load`` opens four kinds, by what the folder holds and never by words in its path: one of our full models, one of our
 adapters (its base is loaded first, then merged in), a released ``llava`` checkpoint (which gains ``<pose>`` and a
@@ -18,32 +18,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    CLIPImageProcessorPil,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig
 from transformers.utils import cached_file
 
-from . import calibration, conversation, taxonomy, vision
+from . import calibration, taxonomy, vision
 from .bases import check_base
-from .configuration import POSE_TOKEN, LlavaPoseConfig
+from .configuration import LlavaPoseConfig
 from .errors import UserError
 from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
 from .modeling import LlavaPoseForConditionalGeneration
 from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
+from .quantization import keep_exact
 
 ADAPTER_CONFIG = "adapter_config.json"
 
 HEAD_FILE = "pose_head.safetensors"
 """The pose head of a model that was merged into a plain folder of its family (``merging``)."""
-
-TOKENIZER_SIZE = 1024
-"""Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
 
 LlavaPair = tuple[LlavaPoseForConditionalGeneration, LlavaPoseProcessor]
 
@@ -66,7 +56,7 @@ def load(
 
     An adapter is merged into its base. With a ``quantization_config`` the base stays quantised, and the adapter beside
     it, which gives the very answers of a training run in four bits; with ``dequantize`` too, the weights that the
-    quantised base stands for are taken back to ``dtype``, and the adapter is merged into these.
+    quantised base stands for are taken back to float32, and the adapter is merged into these.
 
     Raises:
         UserError: the folder does not exist, is no model folder, holds a model of another kind, or its taxonomy is
@@ -89,6 +79,8 @@ def load(
         model, processor = _load_released(name, config, dtype, head or {}, **kwargs)
     else:
         raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
+    if "quantization_config" in kwargs:
+        keep_exact(model)
     taxonomy.check_canonical(model.config.pose_categories or (), path)
     model.calibration = _calibration(name, model.config.pose_bins)
     # Loaded in half precision with the rest, the head goes back to float32: see PoseHead.
@@ -172,7 +164,8 @@ def _load_adapter(
     head = {field: getattr(config, field) for field in ("pose_bins", "pose_hidden_size")}
     model, _ = load(base, dtype, head, **kwargs)
     if dequantize:
-        model.dequantize(dtype or torch.float32)
+        model.dequantize(torch.float32)
+        model.float()
     processor = _from_pretrained(LlavaPoseProcessor, name)
     losses = ("pose_loss_weight", "pose_target_deviation", "pose_geodesic_weight")
     for field in ("pose_token_id", *losses, "pose_categories"):
@@ -184,86 +177,6 @@ def _load_adapter(
         return (adapted.get_base_model() if beside else adapted.merge_and_unload()), processor
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(f"{name}: the adapter does not fit its base {base}: {_first_line(error)}") from error
-
-
-def assemble(
-    text: Mapping[str, int | float] | str,
-    vision_tower: str = EMBEDDED,
-    seed: int = 0,
-    tower_sizes: Mapping[str, int] | None = None,
-    **pose: Any,
-) -> LlavaPair:
-    """A new LLaVA from a vision tower and a language model, its projector and pose head freshly initialised.
-
-    text: sizes of a new Llama (``LlamaConfig`` fields such as hidden_size, num_hidden_layers), which starts from
-    nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder or hub name, with its own
-    tokenizer. vision_tower: "embedded", with ``tower_sizes`` image_size and patch_size, or a checkpoint (CLIP, SigLIP,
-    DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
-    """
-    torch.manual_seed(seed)
-    tower, tower_name = _tower(vision_tower, tower_sizes or {})
-    if isinstance(text, str):
-        language, tokenizer = _text_checkpoint(text)
-        text_config = language.config
-    else:
-        tokenizer = train_tokenizer()
-        special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        sizes: dict[str, Any] = {"vocab_size": len(tokenizer), **special, **text}
-        text_config, language = LlamaConfig(**sizes), None
-    has_class_token = tower.config.model_type in (
-        "clip_vision_model",
-        "dinov2",
-        "dinov2_with_registers",
-        "vit",
-    )
-    config = LlavaPoseConfig(
-        vision_config=tower.config,
-        text_config=text_config,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        vision_feature_layer=-2 if has_class_token else -1,
-        vision_feature_select_strategy="default" if has_class_token else "full",
-        pose_token_id=tokenizer.convert_tokens_to_ids(POSE_TOKEN),
-        tower_source=EMBEDDED if vision_tower == EMBEDDED else None,
-        tie_word_embeddings=bool(text_config.tie_word_embeddings),
-        **pose,
-    )
-    # The tower's file is in half precision; new weights are trained, and so begin, in full.
-    tower.config.dtype = config.dtype = torch.float32
-    model = LlavaPoseForConditionalGeneration(config)
-    model.model.vision_tower.load_state_dict(tower.state_dict())
-    if language is not None:
-        model.model.language_model.load_state_dict(language.model.state_dict())
-        model.lm_head.load_state_dict(language.lm_head.state_dict())
-    processor = _build_processor(tower, tower_name, tokenizer, config)
-    config.image_seq_length = processor.image_tokens
-    return model.eval(), processor
-
-
-def train_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of ``TOKENIZER_SIZE`` tokens, trained on ``conversation.example_texts``."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    specials = ["<s>", "</s>", "<pad>", "<image>"]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        # One less than the size: <pose> is added last.
-        vocab_size=TOKENIZER_SIZE - 1,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(conversation.example_texts(), trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
-    add_pose_token(fast)
-    return fast
 
 
 def save(
@@ -331,49 +244,6 @@ def _umask() -> int:
 def _tower_weights() -> dict[str, torch.Tensor]:
     state = vision.load_embedded_tower().state_dict()
     return {f"model.vision_tower.{name}": value for name, value in state.items()}
-
-
-def _tower(source: str, sizes: Mapping[str, int]) -> tuple[Any, str]:
-    if source == EMBEDDED:
-        try:
-            return vision.load_embedded_tower(**dict[str, Any](sizes)), EMBEDDED
-        except (TypeError, ValueError) as error:
-            raise UserError(f"tower_sizes: {dict(sizes)}: {error}") from error
-    if sizes:
-        raise UserError(f"tower_sizes: {dict(sizes)}: only the embedded tower's sizes can be chosen")
-    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    # A CLIP or SigLIP checkpoint holds both halves; its vision half is a model of its own.
-    vision_config = getattr(config, "vision_config", config)
-    return AutoModel.from_config(vision_config).__class__.from_pretrained(source), source
-
-
-def _text_checkpoint(source: str) -> tuple[Any, Any]:
-    language: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
-    tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
-    if tokenizer.pad_token is None:
-        tokenizer.add_special_tokens({"pad_token": "<pad>"})
-    add_pose_token(tokenizer)
-    if len(tokenizer) > language.get_input_embeddings().num_embeddings:
-        language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
-    return language, tokenizer
-
-
-def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -> LlavaPoseProcessor:
-    if tower_name == EMBEDDED:
-        size = {"height": tower.config.image_size, "width": tower.config.image_size}
-        mean, std = tower.config.image_mean, tower.config.image_std
-        images = CLIPImageProcessorPil(size=size, do_center_crop=False, image_mean=mean, image_std=std)
-    else:
-        images = CLIPImageProcessorPil.from_pretrained(tower_name)
-    return LlavaPoseProcessor(
-        image_processor=images,
-        tokenizer=tokenizer,
-        patch_size=tower.config.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
-        chat_template=CHAT_TEMPLATE,
-    )
 
 
 def _complete_processor(processor: LlavaPoseProcessor, config: Any) -> None:

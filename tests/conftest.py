@@ -39,9 +39,9 @@ def tiny_pair() -> tuple[Any, Any]:
 
     Shared by the whole session: a test that changes weights works on a copy.
     """
-    from llava_pose import checkpoint
+    from llava_pose import assembly
 
-    return checkpoint.assemble(TINY_SIZES)
+    return assembly.assemble(TINY_SIZES)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava_pose import checkpoint
+from llava_pose import assembly, checkpoint
 from llava_pose.configuration import LlavaPoseConfig
 from llava_pose.errors import UserError
 from llava_pose.processing import LlavaPoseProcessor
@@ -209,8 +209,8 @@ def test_folders_that_hold_no_model_are_refused_in_one_line(tiny_model_dir, tmp_
 def test_assembling_twice_with_one_seed_gives_one_model(tiny_pair):
     from tests.conftest import TINY_SIZES
 
-    again, _ = checkpoint.assemble(TINY_SIZES)
-    other, _ = checkpoint.assemble(TINY_SIZES, seed=1)
+    again, _ = assembly.assemble(TINY_SIZES)
+    other, _ = assembly.assemble(TINY_SIZES, seed=1)
     assert torch.equal(again.lm_head.weight, tiny_pair[0].lm_head.weight)
     assert not torch.equal(other.lm_head.weight, tiny_pair[0].lm_head.weight)
 
@@ -226,7 +226,7 @@ def test_assembling_on_a_text_checkpoint_keeps_its_weights_and_its_tokenizer(rel
     text.lm_head.load_state_dict(plain.lm_head.state_dict())
     text.save_pretrained(tmp_path / "text")
     llama_tokenizer().save_pretrained(tmp_path / "text")
-    model, processor = checkpoint.assemble(str(tmp_path / "text"), pose_hidden_size=20)
+    model, processor = assembly.assemble(str(tmp_path / "text"), pose_hidden_size=20)
     rows = len(llama_tokenizer())
     assert torch.equal(model.get_input_embeddings().weight[:rows], plain.get_input_embeddings().weight[:rows])
     assert torch.equal(model.lm_head.weight[:rows], plain.lm_head.weight[:rows])
@@ -250,7 +250,7 @@ def test_assembling_on_a_clip_tower_reads_its_weights(released, tmp_path):
             value += 0.1 * torch.randn_like(value)
     tower.save_pretrained(tmp_path / "tower")
     LlavaPoseProcessor.from_pretrained(folder).image_processor.save_pretrained(tmp_path / "tower")
-    model, processor = checkpoint.assemble(TINY_SIZES, vision_tower=str(tmp_path / "tower"))
+    model, processor = assembly.assemble(TINY_SIZES, vision_tower=str(tmp_path / "tower"))
     for name, value in tower.state_dict().items():
         assert torch.equal(model.model.vision_tower.state_dict()[name], value), name
     assert processor.image_tokens == 16

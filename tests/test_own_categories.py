@@ -120,13 +120,13 @@ def test_held_out_questions_ask_about_them(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_language_models_tokens_are_learnt_from_them_too(made: Path) -> None:
-    from llava_pose import checkpoint
+    from llava_pose import assembly, checkpoint
     from llava_pose.conversation import example_texts
 
     taxonomy.use_folder(made / "data")
     texts = " ".join(example_texts())
     assert all(texts.count(name) > 5 for name in ("robotic dog", "gizmo", "hour sign"))
-    learnt = checkpoint.train_tokenizer().get_vocab()
+    learnt = assembly.train_tokenizer().get_vocab()
     _, processor = checkpoint.load(made / "run" / "final")
     assert processor.tokenizer.get_vocab() == learnt
 

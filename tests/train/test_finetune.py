@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
-from llava_pose import LlavaPose, checkpoint, taxonomy
+from llava_pose import LlavaPose, assembly, checkpoint, taxonomy
 from llava_pose.errors import UserError
 from train import finetune
 from train.config import TrainConfig, load_config
@@ -98,7 +98,7 @@ def test_a_trained_tower_is_saved_with_the_model(run, recipe, tmp_path):
     values = recipe(tmp_path)["model"]
     folder = run("tower", model={**values, "train_vision_tower": True}, cache_features=False, steps=2)
     weights = load_file(folder / "final" / "model.safetensors")
-    before = checkpoint.assemble(values["text"])[0].model.vision_tower.stem.weight
+    before = assembly.assemble(values["text"])[0].model.vision_tower.stem.weight
     model, _ = checkpoint.load(folder / "final")
     assert any("vision_tower" in name for name in weights)
     assert not torch.equal(model.model.vision_tower.stem.weight, before)
