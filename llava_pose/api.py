@@ -14,19 +14,23 @@ from PIL import Image
 
 from . import checkpoint, taxonomy
 from .arrays import is_array
-from .engine import MAX_NEW_TOKENS, Answer, Engine
+from .engine import Engine
 from .errors import UserError
 from .evaluation import batched
+from .generation import MAX_NEW_TOKENS, Answer, Request, stream
 from .image_inputs import ImageInputs
 from .images import FILE, Box, open_views
 from .loading import read_ahead
 from .predictions import Candidate, Prediction
-from .processing import assistant_message, user_message, without_marks
 from .trie import NameTrie
+from .turns import read_turns, without_oldest
 
 BATCH = 32
 READERS = 2
 """Threads that prepare the next batches while the model works on one."""
+
+BESIDES = object()
+"""Stands for a picture that is only counted."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -146,29 +150,46 @@ class LlavaPose:
         return int(self.engine.model.config.vision_config.image_size)
 
     def chat(self, image: Any, messages: Sequence[dict[str, Any]]) -> Answer:
-        """Answer the last of ``messages`` about one image, of a kind that ``predict`` takes.
+        """Answer the last of ``messages``.
 
-        messages: ``{"role": "user" | "assistant", "content": text}``, ending with the user's. The answer's text holds
-        a ``<pose>`` mark for each of its ``readings``.
+        messages: ``{"role": "user" | "assistant" | "system", "content": text}``, ending with the user's, about one
+        image of a kind that ``predict`` takes. A user's content may also be a list of parts, ``{"type": "text", "text":
+        text}`` and ``{"type": "image", "image": image, "box": [x1, y1, x2, y2]?}``: any number of images, in any turn;
+        ``image`` is then None, or one more that comes before them.
+
+        The answer's text holds a ``<pose>`` mark for each of its ``readings``. A conversation that goes on from an
+        earlier one is run from where they part: its images are not looked at again.
         """
         *_, answer = self.stream(image, messages)
         return answer
 
     def stream(self, image: Any, messages: Sequence[dict[str, Any]]) -> Iterator[Answer]:
         """As ``chat``, yielding the answer as it grows. Raises UserError for a conversation the model cannot hold."""
-        turns = _with_image(messages)
-        length = self.engine.prompt_length(turns)
-        if length >= self.engine.context:
-            raise UserError(f"messages: {length} tokens, but this model holds {self.engine.context}")
-        pixels = self.engine.pixels(open_views(image, [None], self._side))
-        return self.engine.stream(turns, pixels, min(MAX_NEW_TOKENS, self.engine.context - length))
+        return stream(self.engine, self.request(image, messages, max_new_tokens=MAX_NEW_TOKENS))
+
+    def request(self, image: Any, messages: Sequence[dict[str, Any]], **options: Any) -> Request:
+        """What ``chat`` asks of the engine, for programs that answer several conversations together (``Answering``);
+        ``options`` are a ``Request``'s. Raises UserError for messages and pictures that cannot be read."""
+        turns, pictures = read_turns(messages, image)
+        views = [view for each in pictures for view in open_views(each.image, [each.box], self._side, each.name)]
+        return Request(turns, self.engine.pixels(views) if views else None, **options)
 
     def recent(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The messages without the oldest questions and answers, as many as must go for an answer to have room."""
-        kept = list(messages)
-        while len(kept) > 2 and self.engine.prompt_length(_with_image(kept)) + MAX_NEW_TOKENS > self.engine.context:
-            del kept[:2]
-        return kept
+        """The messages without the oldest questions and answers, as many as must go for an answer to have room.
+
+        Pictures stay: those of a question that goes belong to the next one. Where the last question alone has too
+        many, the oldest of them go. One picture besides is counted where the messages have none of their own.
+        """
+        kept: list[dict[str, Any]] | None = list(messages)
+        while kept is not None:
+            messages = kept
+            turns, pictures = read_turns(messages)
+            if not pictures:
+                turns, _ = read_turns(messages, BESIDES)
+            if self.engine.prompt_length(turns) + MAX_NEW_TOKENS <= self.engine.context:
+                break
+            kept = without_oldest(messages)
+        return list(messages)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -221,22 +242,3 @@ def _canonical(categories: Sequence[str]) -> list[str]:
             raise UserError(f"categories: {spelling!r} and {spellings[name]!r} are the same category, {name!r}")
         spellings[name] = spelling
     return list(spellings)
-
-
-def _with_image(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages in transformers' form, with the image in the first user's turn.
-
-    Raises UserError when the conversation is empty, has another role, or does not end with the user's turn.
-    """
-    turns: list[dict[str, Any]] = []
-    for message in messages:
-        role, text = message.get("role"), message.get("content")
-        if role not in ("user", "assistant") or not isinstance(text, str):
-            raise UserError(f"messages: each needs a role (user or assistant) and a text, got {message!r:.200}")
-        if role == "user":
-            turns.append(user_message(without_marks(text), images=int(not any(t["role"] == "user" for t in turns))))
-        else:
-            turns.append(assistant_message(without_marks(text, ("<image>",))))
-    if not turns or turns[-1]["role"] != "user":
-        raise UserError("messages: the last must be the user's")
-    return turns

@@ -16,7 +16,7 @@ from PIL import Image
 from . import taxonomy
 from .api import LlavaPose
 from .configuration import POSE_TOKEN
-from .engine import Answer
+from .generation import Answer
 from .errors import UserError
 from .images import Box, check_png_target, crop_box, open_image, save_png
 from .overlay import PosedAnswer, answer_picture

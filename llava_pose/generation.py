@@ -298,7 +298,7 @@ def _drawn(logits: torch.Tensor, rows: Sequence[_Row]) -> torch.Tensor:
             [row.draw() for row in rows],
         )
     )
-    probabilities, order = (logits.double() / temperature).softmax(-1).sort(-1, descending=True, stable=True)
+    probabilities, order = (logits.double() / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
     until = probabilities.cumsum(-1)
     # The likeliest is always among them.
     until = until.where(until - probabilities < top_p, 0.0).cummax(-1).values

@@ -232,7 +232,11 @@ def test_chat_answers_with_chips_and_poses_in_words(run: Run, photo: str, taught
     code, out, err = run("chat", photo, "--ask", FACING, "--save", str(saved), "--model", taught)
     answer, pose = out.splitlines()
     assert (code, err) == (0, f"saved {saved}\n")
-    assert re.fullmatch(r"The car ⟨azimuth 31\d°, elevation 1\d°, theta \d°⟩ faces towards the camera\.", answer)
+    # It was taught half the truth; the words are those of the pose.
+    expected = (
+        r"The car ⟨azimuth 31\d°, elevation 1\d°, theta \d°⟩ faces towards the camera and to the right of the picture\."
+    )
+    assert re.fullmatch(expected, answer)
     words = (
         r"  azimuth 31\d°, elevation 1\d°, theta \d° · seen from its front-right, from slightly above  "
         r"\((9\d|100)% sure\)"
