@@ -16,8 +16,8 @@ from PIL import Image
 from . import taxonomy
 from .api import LlavaPose
 from .configuration import POSE_TOKEN
-from .generation import Answer
 from .errors import UserError
+from .generation import Answer
 from .images import Box, check_png_target, crop_box, open_image, save_png
 from .overlay import PosedAnswer, answer_picture
 from .predictions import posed_answer
