@@ -67,8 +67,7 @@ class TrainingRows(torch.utils.data.Dataset):
         taxonomy.activate(self._taxonomy)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        epoch, position = divmod(number, len(self._places))
-        which, row = self._places[_permutation(self.seed, epoch, len(self._places))[position]]
+        which, row = self._place(number)
         split = self.splits[which]
         rng = np.random.default_rng([self.seed, 1, number])
         mirrored = self.flip and rng.random() < 0.5
@@ -88,6 +87,15 @@ class TrainingRows(torch.utils.data.Dataset):
         else:
             sample["images"] = pixels
         return sample
+
+    def name(self, number: int) -> str:
+        """The id of the image that sample ``number`` is about."""
+        which, row = self._place(number)
+        return str(self.splits[which].data.select_columns(["image_id"])[row]["image_id"])
+
+    def _place(self, number: int) -> tuple[int, int]:
+        epoch, position = divmod(number, len(self._places))
+        return self._places[_permutation(self.seed, epoch, len(self._places))[position]]
 
     def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Batch samples for the model: padded on the right, the poses of all rows in reading order."""
