@@ -1,4 +1,4 @@
-"""The ``llava-pose`` command: ``predict``, ``chat`` and ``info``.
+"""The ``llava-pose`` command: ``predict``, ``chat``, ``serve`` and ``info``.
 
 Only what ``--help`` needs is imported here; torch and transformers come with the command that uses them, after
 everything that can be wrong with the arguments has been checked.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import __version__
 from .arguments import CommandParser
 from .errors import UserError, run_cli
+from .serving import command as serving
 
 if TYPE_CHECKING:
     from .images import Box
@@ -34,6 +35,7 @@ examples:
   llava-pose predict photo.png
   llava-pose chat photo.png --ask "Which way does the car face?" --save answer.png
   llava-pose chat photo.png
+  llava-pose serve
   llava-pose info
 
 llava-pose COMMAND --help tells more. Exit code: 0 done, 2 a mistake in what was asked (one line says which)."""
@@ -120,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     chat.add_argument("--ask", metavar="TEXT", help="answer this one question and leave")
     chat.add_argument("--save", metavar="PNG", help="save the picture of the answer (in a session: of the latest)")
+
+    serving.add_options(command("serve", serving.serve, serving.SUMMARY, serving.EXAMPLES))
 
     command("info", _info, "Tell versions, devices, and which model there is and what is missing.")
     return parser
