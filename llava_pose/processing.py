@@ -133,6 +133,12 @@ class LlavaPoseProcessor(LlavaProcessor):
             # A token whose last character lies in the turn is the assistant's (its first may be the space before).
             inside = (offsets[:, 1] > start) & (offsets[:, 1] <= end) & (offsets[:, 1] > offsets[:, 0])
             labels[inside] = ids[inside]
+        return self.expand(ids, labels, tokens)
+
+    def expand(
+        self, ids: np.ndarray, labels: np.ndarray, tokens: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels with each image's one token repeated: ``tokens`` as in ``encode``."""
         at_image = ids == self.image_token_id
         if tokens is not None and len(tokens) != at_image.sum():
             raise ValueError(f"{at_image.sum()} images in the conversation, but tokens for {len(tokens)}")
