@@ -55,7 +55,7 @@ def add_page(app: FastAPI) -> None:
     app.mount("/web", _Files(directory=ASSETS / "web"))
     app.mount("/samples", _Files(directory=ASSETS / "samples"))
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(ASSETS / "web" / "index.html", headers=HEADERS)
 
@@ -65,7 +65,7 @@ def add_page(app: FastAPI) -> None:
 
 
 def page_settings() -> dict[str, Any]:
-    """What the page is told: how axes and boxes are drawn (see ``overlay``), the examples, how categories are spoken."""
+    """What the page is told: how axes and boxes are drawn (see ``overlay``), examples, spoken names of categories."""
     return {
         "version": __version__,
         "axes": [{"name": name, "direction": direction, "color": color} for name, (direction, color) in AXES.items()],

@@ -41,7 +41,7 @@ LARGEST_LAYER = 4096
 # The axes are drawn as a camera sees them from this many axis lengths away: enough perspective to tell an end
 # that comes closer from one that goes away.
 AXIS_CAMERA_DISTANCE = 5.0
-# An axis' length beside its box's longer side; where no box is known, beside the shorter side of its part of the picture.
+# The length of an axis over its box's longer side; without a box, over the shorter side of its part of the picture.
 SHARE_OF_BOX, SHARE_OF_PART = 0.42, 0.36
 # Pictures are enlarged to this width, so that the words under a small one can be read.
 ANSWER_WIDTH = 560

@@ -51,7 +51,7 @@ export function dial(name, read, shares) {
   const value = read === null ? "unread" : degrees(name, read);
   const told = second ? `${Math.round(100 * second.mass)}% at ${degrees(name, second.angle)}` : "one mode";
   const picture = makeSvg("svg", {
-    viewBox: "0 0 120 120",
+    viewBox: "-8 0 136 120",
     role: "img",
     class: `dial ${name}`,
     "aria-label": `${name} ${value}; ${second ? `second mode ${told}` : told}`,

@@ -19,6 +19,13 @@ export const make = (tag, attributes = {}, ...children) => fill(document.createE
 export const makeSvg = (tag, attributes = {}, ...children) =>
   fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
+/** New children for an element; the keyboard's focus stays at the same place among its buttons. */
+export function refill(element, children) {
+  const place = [...element.querySelectorAll("button")].indexOf(document.activeElement);
+  element.replaceChildren(...children);
+  if (place >= 0) element.querySelectorAll("button")[place]?.focus();
+}
+
 /** Have a screen reader say something, once it is done with what it says. */
 export const announce = (text) => {
   find("#live").textContent = text;

@@ -8,6 +8,7 @@ export const style = { axes: [], axis_camera_distance: 5, share_of_box: 0, share
 
 const FONT = "system-ui, sans-serif";
 const OUTLINE = "rgb(16 16 16 / 0.7)";
+const LETTER_EDGE = "rgb(16 16 16 / 0.86)";
 const rgb = (parts, alpha = 1) => `rgb(${parts.join(" ")} / ${alpha})`;
 const mixed = (a, b, share) => a.map((part, i) => Math.round(part * (1 - share) + b[i] * share));
 
@@ -38,7 +39,8 @@ export function arrows(rotation, center, length) {
     .sort((a, b) => a.depth - b.depth);
 }
 
-export function drawAxes(context, rotation, center, length, strong = true) {
+/** Draw axes; pale where others are meant; letters in `ink` with an `edge` that sets them off. */
+export function drawAxes(context, rotation, center, length, { strong = true, ink = "#fff", edge = LETTER_EDGE } = {}) {
   const sorted = arrows(rotation, center, length);
   context.save();
   context.globalAlpha = strong ? 1 : 0.45;
@@ -47,7 +49,7 @@ export function drawAxes(context, rotation, center, length, strong = true) {
     drawArrow(context, center, tip, rgb(shown), Math.max(2, length / (away ? 22 : 15)));
   }
   const size = Math.min(Math.max(11, length / 7), 28);
-  for (const { name, tip } of sorted) drawLabel(context, center, tip, name, size);
+  for (const { name, tip } of sorted) drawLabel(context, center, tip, name, size, { ink, edge });
   context.restore();
 }
 
@@ -77,7 +79,7 @@ function drawArrow(context, start, tip, fill, width) {
   context.fill();
 }
 
-function drawLabel(context, start, tip, text, size) {
+function drawLabel(context, start, tip, text, size, { ink, edge }) {
   const [dx, dy] = [tip[0] - start[0], tip[1] - start[1]];
   const reach = Math.hypot(dx, dy);
   // A short arrow's label goes to its lower right, clear of the dot.
@@ -88,9 +90,9 @@ function drawLabel(context, start, tip, text, size) {
   context.textBaseline = "middle";
   context.lineJoin = "round";
   context.lineWidth = Math.max(2, size / 4.5);
-  context.strokeStyle = "rgb(16 16 16 / 0.86)";
+  context.strokeStyle = edge;
   context.strokeText(text, x, y);
-  context.fillStyle = "#fff";
+  context.fillStyle = ink;
   context.fillText(text, x, y);
 }
 
@@ -125,7 +127,7 @@ export function drawPoses(context, poses, width, height, chosen = -1) {
   const order = placed.map((place, index) => ({ ...place, strong: chosen < 0 || chosen === index }));
   order.sort((a, b) => a.strong - b.strong); // what stands out is drawn last
   for (const { pose, center, length, strong } of order) {
-    if (pose.rotation) drawAxes(context, pose.rotation, center, length, strong);
+    if (pose.rotation) drawAxes(context, pose.rotation, center, length, { strong });
   }
 }
 

@@ -6,7 +6,7 @@ import { seenFaces, GROUND } from "./solid.js";
 import { about, along, product, projected, turned } from "./space.js";
 
 const EYE = 7; // half lengths of the solid from its middle
-const CAMERA = 2.5; // where the photo's camera is drawn
+const CAMERA = 1.85; // where the photo's camera is drawn
 const KEY_STEP = Math.PI / 18;
 const PAINTS = {
   body: [104, 132, 184],
@@ -43,14 +43,14 @@ function draw() {
   const ratio = window.devicePixelRatio || 1;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   const [width, height] = [canvas.width / ratio, canvas.height / ratio];
-  const { color: ink, borderTopColor: line } = getComputedStyle(canvas);
+  const { color: ink, borderTopColor: line, backgroundColor: behind } = getComputedStyle(canvas);
   const view = product(about.x(shown.pitch), about.y(shown.yaw));
   const scene = {
     context,
     ink,
     line,
     center: [width / 2, height / 2],
-    scale: 0.25 * Math.min(width, height),
+    scale: Math.min(0.23 * width, 0.26 * height),
     view,
     directions: style.axes.map(({ direction }) => turned(product(view, shown.rotation), direction)),
   };
@@ -61,7 +61,7 @@ function draw() {
   if (groundIsBehind) drawGround(scene);
   if (cameraIsBehind) drawCamera(scene);
   drawSolid(scene);
-  drawAxes(context, product(view, shown.rotation), scene.center, 1.45 * scene.scale);
+  drawAxes(context, product(view, shown.rotation), scene.center, 1.4 * scene.scale, { ink, edge: behind });
   if (!groundIsBehind) drawGround(scene);
   if (!cameraIsBehind) drawCamera(scene);
 }
@@ -115,7 +115,7 @@ function drawCamera(scene) {
   context.globalAlpha = Math.min(Math.max((aside - 0.25) / 0.3, 0), 1);
   if (!context.globalAlpha) return;
   const at = (x, y, z) => turned(view, [x, y, z]);
-  const [apex, near] = [at(0, 0, CAMERA), CAMERA - 0.42];
+  const [apex, near] = [at(0, 0, CAMERA), CAMERA - 0.4];
   const screen = [at(-0.26, 0.19, near), at(0.26, 0.19, near), at(0.26, -0.19, near), at(-0.26, -0.19, near)];
   context.strokeStyle = ink;
   context.lineWidth = 1.5;
@@ -126,7 +126,7 @@ function drawCamera(scene) {
   trace(scene, screen);
   context.stroke();
   context.setLineDash([3, 4]);
-  trace(scene, [at(0, 0, near), at(0, 0, 0.9)], false);
+  trace(scene, [at(0, 0, near), at(0, 0, 0.7)], false);
   context.stroke();
   context.setLineDash([]);
   const [x, y] = projected(apex, scene.center, scene.scale, EYE);

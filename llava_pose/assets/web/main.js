@@ -2,7 +2,7 @@
 
 import { boxEditor } from "./box.js";
 import { ask, forget, isAnswering, say, stop } from "./chat.js";
-import { announce, find, findAll, make, notice, toast } from "./dom.js";
+import { announce, find, findAll, make, notice, refill, toast } from "./dom.js";
 import { style } from "./draw.js";
 import { startGizmo } from "./gizmo.js";
 import { showPanel, startPanel } from "./panel.js";
@@ -10,8 +10,9 @@ import { onDropAndPaste, readPicture, takePhoto } from "./pictures.js";
 import { askPose, health, hooks, settings } from "./server.js";
 import { showPicture, startStage } from "./stage.js";
 
-/** Pictures of the conversation, the one that is shown, the poses that are (`{picture, poses, chosen, source}`), what
-the user settled on, to return to after a glance at another, and the example that is open, if one is. */
+/** The conversation's pictures, the one that is shown, and the example it is, if it is one; the set of poses that is
+shown: `{picture, poses, chosen, source}`, with `otherwise` to see the other pose that the chosen one may have; and the
+set that the user settled on, to return to after a glance at another. */
 const state = { pictures: [], picture: null, set: null, settled: null, example: null };
 let page = { examples: [], spoken_names: {} };
 let naming = null;
@@ -21,13 +22,23 @@ const named = (pose) => ({ ...pose, name: page.spoken_names[pose.category] ?? po
 // ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────
 
 function show(set) {
-  state.set = set;
+  const shown = set && (set.otherwise ? otherwise(set) : set);
+  state.set = shown;
   if (set) state.picture = set.picture;
-  showPicture(state.picture, set?.poses, set && set.poses.length > 1 ? set.chosen : -1);
-  showPanel(set, (index) => settle({ ...set, chosen: index }));
+  showPicture(state.picture, shown?.poses, shown && shown.poses.length > 1 ? shown.chosen : -1);
+  showPanel(shown, {
+    choose: (index) => settle({ ...set, chosen: index, otherwise: false }),
+    flip: () => settle({ ...set, otherwise: !set.otherwise }),
+  });
   for (const chip of findAll(".chip")) {
     chip.setAttribute("aria-pressed", chip.answer === set?.source && chip.index === set.chosen);
   }
+}
+
+/** The set with the chosen object turned as it may be otherwise. */
+function otherwise(set) {
+  const turned = (pose) => ({ ...pose, rotation: pose.alternative.rotation, chip: `perhaps ${pose.alternative.text}` });
+  return { ...set, poses: set.poses.map((pose, index) => (index === set.chosen ? turned(pose) : pose)) };
 }
 
 function settle(set) {
@@ -45,8 +56,9 @@ function select(picture) {
 function showTray() {
   const tray = find("#tray");
   tray.hidden = state.pictures.length < 2;
-  tray.replaceChildren(
-    ...state.pictures.map((picture) => {
+  refill(
+    tray,
+    state.pictures.map((picture) => {
       const image = make("img", { src: picture.data, alt: picture.name });
       const pressed = { "aria-pressed": picture === state.picture };
       return make("li", {}, make("button", { type: "button", ...pressed, click: () => select(picture) }, image));
@@ -106,7 +118,7 @@ async function openExample(example) {
 async function name() {
   naming?.abort();
   const mine = (naming = new AbortController());
-  const { picture } = state;
+  const { picture, settled } = state;
   const button = find("#name");
   button.setAttribute("aria-busy", "true");
   notice();
@@ -114,7 +126,7 @@ async function name() {
     const source = await askPose(picture.data, picture.box, mine.signal);
     if (state.picture !== picture) return;
     const poses = source.objects.map(named);
-    settle({ picture, poses, chosen: 0, source });
+    if (state.settled === settled) settle({ picture, poses, chosen: 0, source }); // else an answer came first
     showSuggestions();
     announce(poses.map((pose) => `${pose.name}: ${pose.chip}`).join("; "));
   } catch (error) {

@@ -1,6 +1,6 @@
 // All there is to say of one pose: angles, doubts, dials, the solid, and what can be taken away.
 
-import { find, make, toast } from "./dom.js";
+import { find, make, refill, toast } from "./dom.js";
 import { dial } from "./dials.js";
 import { answerPicture } from "./draw.js";
 import { showRotation } from "./gizmo.js";
@@ -8,8 +8,9 @@ import { showRotation } from "./gizmo.js";
 const ANGLES = ["azimuth", "elevation", "theta"];
 const percent = (share) => `${Math.round(100 * share)}%`;
 
-/** Show a pose of a set `{picture, poses, chosen, source}`; null: none. `choose(index)` is called for another of it. */
-export function showPanel(set, choose) {
+/** Show a pose of a set `{picture, poses, chosen, source, otherwise}`; null: none. `choose(index)` is called for another
+of it, `flip()` for the other pose that an object may have, and back. */
+export function showPanel(set, { choose, flip } = {}) {
   const pose = set?.poses[set.chosen];
   find("#pose").hidden = !pose;
   find("#pose-empty").hidden = Boolean(pose);
@@ -19,8 +20,9 @@ export function showPanel(set, choose) {
   find("#pose-words").textContent = pose.words;
   const choice = find("#pose-choice");
   choice.hidden = set.poses.length < 2;
-  choice.replaceChildren(
-    ...set.poses.map((other, index) =>
+  refill(
+    choice,
+    set.poses.map((other, index) =>
       make(
         "button",
         { type: "button", "aria-pressed": index === set.chosen, click: () => choose(index) },
@@ -34,11 +36,11 @@ export function showPanel(set, choose) {
       return make("figure", {}, picture, make("figcaption", {}, name, make("b", {}, value), make("small", {}, told)));
     }),
   );
-  showRotation(pose.rotation, pose.text);
-  find("#facts").replaceChildren(...facts(pose).flatMap(([name, ...told]) => [make("dt", {}, name), make("dd", {}, ...told)]));
+  showRotation(pose.rotation, pose.chip);
+  refill(find("#facts"), facts(pose, set.otherwise, flip).flatMap(([name, ...told]) => [make("dt", {}, name), make("dd", {}, ...told)]));
 }
 
-function facts(pose) {
+function facts(pose, otherwise, flip) {
   const word = pose.calibrated
     ? "calibrated: fitted to how often the model was right"
     : "not calibrated: the model's own word";
@@ -48,8 +50,10 @@ function facts(pose) {
     told.push(["error to expect", make("b", {}, `${Math.round((pose.expected_error * 180) / Math.PI)}°`)]);
   }
   const other = pose.alternative;
-  const otherwise = other ? [make("b", {}, percent(other.probability)), other.text] : ["no other pose is likely"];
-  told.push(["or turned", ...otherwise]);
+  if (other) {
+    const button = make("button", { type: "button", id: "other", "aria-pressed": Boolean(otherwise), click: flip }, "Show it");
+    told.push(["or turned", make("b", {}, percent(other.probability)), other.text, button]);
+  } else told.push(["or turned", "no other pose is likely"]);
   return told;
 }
 

@@ -31,6 +31,7 @@ export const settings = () => get("page.json");
 export async function health() {
   try {
     const response = await fetch("health");
+    await response.text();
     if (response.ok) return "ready";
     return response.status === 503 ? "loading" : "gone";
   } catch {
@@ -55,14 +56,13 @@ async function inWords(response) {
   const after = said ? `: ${said}` : ".";
   switch (response.status) {
     case 401:
-    case 403:
       return `The server refused the key${after}`;
     case 413:
       return `This is too large for the server${after}`;
     case 429:
       return "The server is too busy right now. Try again in a while.";
     case 503:
-      return "The model is still loading. Try again in a moment.";
+      return said ? `The server cannot answer now: ${said}` : "The model is still loading. Try again in a moment.";
     default:
       return response.status >= 500 ? `The server failed (${response.status})${after}` : said || "The server refused.";
   }
@@ -117,7 +117,7 @@ export async function* askChat(messages, signal) {
     for (const line of lines) {
       if (!line.startsWith("data:")) continue;
       const data = line.slice(5).trim();
-      if (data === "[DONE]") return;
+      if (data === "[DONE]") continue; // what follows is the end of the connection
       const event = JSON.parse(data);
       if (event.error) throw new Refusal(event.error.message);
       for (const { delta, finish_reason: finish } of event.choices) {
