@@ -1,9 +1,9 @@
 """A run's checkpoints: what is needed to go on as if nothing had happened.
 
 A checkpoint holds the trained weights (safetensors; frozen ones are in the base), the optimizer's state, every
-process's random state, and the step. The order of the data is a function of the step (``train.data``) and so needs no
-saving. It is written under another name and renamed when complete, and older ones go only after that: at any moment
-the newest ``checkpoint-*`` is whole.
+process's random state, the step, and which evaluation was the best until then. The order of the data is a function of
+the step (``train.data``) and so needs no saving. It is written under another name and renamed when complete, and older
+ones go only after that: at any moment the newest ``checkpoint-*`` is whole.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from llava_pose.errors import UserError
+
+from .best import Best
+from .config import TrainConfig
 
 WEIGHTS = "trained.safetensors"
 
@@ -47,9 +51,10 @@ def handle_weights(accelerator: Accelerator, model: Any) -> None:
     accelerator.register_load_state_pre_hook(load_weights)
 
 
-def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -> None:
-    """Write ``checkpoint-{step}`` under the run's folder, then drop all but the newest ``keep``."""
-    final = run / f"checkpoint-{step:07d}"
+def save_checkpoint(accelerator: Accelerator, run: Path, step: int, best: Best, config: TrainConfig) -> None:
+    """Write ``checkpoint-{step}`` under the run's folder, then drop all but the newest ``keep_checkpoints`` and, with
+    ``keep_best``, that of the best evaluation."""
+    final = _folder(run, step)
     partial = run / f".partial-{final.name}"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,23 +63,38 @@ def save_checkpoint(accelerator: Accelerator, run: Path, step: int, keep: int) -
     accelerator.save_state(str(partial), **({"exclude_frozen_parameters": True} if _deepspeed(accelerator) else {}))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (partial / "progress.json").write_text(json.dumps({"step": step}), encoding="utf-8")
+        (partial / "progress.json").write_text(json.dumps({"step": step, "best": asdict(best)}), encoding="utf-8")
         _to_disk(partial)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-        for old in checkpoints(run)[:-keep]:
-            shutil.rmtree(old)
+        for old in checkpoints(run)[: -config.keep_checkpoints]:
+            if not (config.keep_best and old == _folder(run, best.step)):
+                shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, run: Path) -> int:
-    """Go back to the newest checkpoint of the run; the step it was taken after, 0 without one."""
+def load_checkpoint(accelerator: Accelerator, run: Path) -> tuple[int, Best]:
+    """Go back to the newest checkpoint of the run; the step it was taken after, 0 without one, and the best by then."""
     found = checkpoints(run)
     if not found:
-        return 0
+        return 0, Best()
+    _load(accelerator, found[-1])
+    progress = json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))
+    return int(progress["step"]), Best(**progress["best"])
+
+
+def load_best(accelerator: Accelerator, run: Path, best: Best) -> None:
+    """Go back to the weights of the best evaluation, whose checkpoint is kept."""
+    _load(accelerator, _folder(run, best.step))
+
+
+def _load(accelerator: Accelerator, folder: Path) -> None:
     # The frozen weights are not in it.
-    accelerator.load_state(str(found[-1]), **({"load_module_strict": False} if _deepspeed(accelerator) else {}))
-    return int(json.loads((found[-1] / "progress.json").read_text(encoding="utf-8"))["step"])
+    accelerator.load_state(str(folder), **({"load_module_strict": False} if _deepspeed(accelerator) else {}))
+
+
+def _folder(run: Path, step: int) -> Path:
+    return run / f"checkpoint-{step:07d}"
 
 
 def checkpoints(run: Path) -> list[Path]:

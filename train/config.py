@@ -34,7 +34,8 @@ class ModelSettings(Section):
     """Where the model comes from and what of it is trained. Exactly one of ``base`` and ``text`` is given."""
 
     base: str | None = None  # a model folder, a hub name, or "embedded"
-    base_dtype: Literal["bf16", "fp32"] = "fp32"  # of the base's weights; adapters and head stay fp32
+    # Of the base's weights; adapters and head stay fp32. nf4: its language model's layers in four bits (QLoRA).
+    base_dtype: Literal["bf16", "fp32", "nf4"] = "fp32"
     text: dict[str, int | float] | str | None = None  # a new language model's sizes, or a checkpoint to build on
     vision_tower: str = "embedded"  # the tower beside ``text``
     tower_sizes: dict[str, int] | None = None  # image_size, patch_size of the embedded tower
@@ -56,7 +57,7 @@ class ModelSettings(Section):
         if self.lora is not None and self.train_vision_tower:
             raise ValueError("lora cannot be with train_vision_tower: an adapter would not hold the tower")
         if self.lora is None and self.base_dtype != "fp32":
-            raise ValueError("base_dtype bf16 needs lora: updates of half-precision weights are rounded away")
+            raise ValueError(f"base_dtype {self.base_dtype} needs lora: updates of such weights are rounded away")
         return self
 
 
@@ -122,7 +123,9 @@ class TrainConfig(Section):
     workers: int = Field(0, ge=0)  # processes that prepare rows
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(0, ge=0)  # 0: only at the end
-    eval_rows: int = Field(256, ge=1)
+    eval_rows: int = Field(256, ge=1)  # as even over the categories as they allow, the same every time
+    keep_best: bool = False  # final/ is the best evaluation's model, by joint acc@π/6, then acc@π/18; not the last's
+    early_stopping: int = Field(0, ge=0)  # ends after so many evaluations in a row without a better one; 0: never
     save_every: int = Field(500, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     save_dtype: Literal["bf16", "fp32"] = "fp32"  # of the final model folder's weights
@@ -133,6 +136,12 @@ class TrainConfig(Section):
             raise ValueError("data: every weight is 0")
         if not any(part.weight for part in self.data if not part.plain):
             raise ValueError("data: no data set with poses has a weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _evaluations_to_decide_by(self) -> TrainConfig:
+        if (self.keep_best or self.early_stopping) and not self.eval_every:
+            raise ValueError("keep_best and early_stopping need eval_every: they decide by evaluations")
         return self
 
     @model_validator(mode="after")

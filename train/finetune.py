@@ -23,16 +23,16 @@ from llava_pose import checkpoint, taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.scene import load_split
-from train.checkpointing import checkpoints, handle_weights, load_checkpoint, save_checkpoint
+from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
 from train.data import MicroBatches, Split, TrainingRows
 from train.features import FeatureCache, build_feature_cache
 from train.log import Log
 from train.model import build_model, describe_size
 from train.optimizers import build_optimizers
-from train.processes import build_accelerator
+from train.processes import build_accelerator, shard_weights, shards_weights
 from train.step import train_step
-from train.validation import evaluate
+from train.validation import Validation
 
 
 def main() -> None:
@@ -56,6 +56,7 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     """Train on the splits ``data["train"]``, evaluate on ``data["val"]``, leave everything in ``run``."""
     accelerator = build_accelerator(config, run)
     set_seed(config.seed)
+    validation = Validation(data["val"], config)
     model, processor = build_model(config)
     model.config.pose_categories = sorted(
         {item["category"] for part in data["train"] for row in part["objects"] for item in row}
@@ -66,9 +67,11 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         accelerator.print(describe_size(model, len(rows), config))
     optimizers = build_optimizers(model, config)
     handle_weights(accelerator, model)
+    if shards_weights(accelerator):
+        shard_weights(accelerator, model)
     model, *optimizers = accelerator.prepare(model, *optimizers)
     accelerator.init_trackers("logs")
-    step = load_checkpoint(accelerator, run)
+    step, best = load_checkpoint(accelerator, run)
     batches = MicroBatches(
         first_step=step,
         last_step=config.steps,
@@ -91,17 +94,22 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
     progress = tqdm(desc="train", total=config.steps, initial=step, unit="step", disable=quiet)
     iterator, log = iter(loader), Log(accelerator, run, config, step)
     model.train()
-    while step < config.steps:
-        losses = train_step(accelerator, model, optimizers, iterator, batches.accumulation, config, step)
+    while step < config.steps and not best.stops(config.early_stopping):
+        losses = train_step(accelerator, model, optimizers, iterator, config, step, rows.name)
         step += 1
         progress.update()
         log.add(step, losses, progress)
-        if config.eval_every and step % config.eval_every == 0 and step < config.steps:
-            log.write(step, evaluate(accelerator, model, processor, data["val"], config))
-        if step % config.save_every == 0 and step < config.steps:
-            save_checkpoint(accelerator, run, step, config.keep_checkpoints)
+        if config.eval_every and step % config.eval_every == 0:
+            best.add(step, log.write(step, validation.evaluate(accelerator, model, processor)))
+        found = config.keep_best and best.step == step
+        if step < config.steps and (found or step % config.save_every == 0):
+            save_checkpoint(accelerator, run, step, best, config)
     progress.close()
-    log.write(step, evaluate(accelerator, model, processor, data["val"], config))
+    if best.evaluated < step:
+        best.add(step, log.write(step, validation.evaluate(accelerator, model, processor)))
+    if config.keep_best and best.step < step:
+        load_best(accelerator, run, best)
+        accelerator.print(f"the best evaluation was that after step {best.step}: its weights are the final ones")
     save_final(accelerator, model, processor, run, config.save_dtype)
     accelerator.end_training()
 

@@ -58,8 +58,8 @@ class Log:
             self.write(step, means)
             self.sums, self.steps, self.since = {}, 0, time.perf_counter()
 
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Append one line to log.jsonl and hand the values to the trackers."""
+    def write(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        """Append one line to log.jsonl, hand the values to the trackers, and return them."""
         self.accelerator.log(values, step=step)
         if self.accelerator.is_main_process and values:
             with self.file.open("a", encoding="utf-8") as file:
@@ -67,8 +67,10 @@ class Log:
             if "val_acc_pi_6" in values:
                 tqdm.write(
                     f"step {step}: val acc@π/6 {values['val_acc_pi_6']:.1f}  acc@π/18 {values['val_acc_pi_18']:.1f}  "
-                    f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}"
+                    f"median {values['val_median_error_deg']:.1f}°  class {values['val_classification_accuracy']:.1f}  "
+                    f"<pose> written {values['val_pose_emission']:.0f}%"
                 )
+        return values
 
     def _peak_memory(self) -> float:
         device = self.accelerator.device
