@@ -111,12 +111,11 @@ class LlavaPose:
         Raises UserError for what is no image, a box outside its image, too few or too many boxes, an unknown category,
         one given twice (be it under another name), a list without any, and a ``top_k`` below 1.
         """
-        names = self.categories if categories is None else _canonical(categories)
         if top_k < 1:
             raise UserError(f"top_k: {top_k}: at least 1 is needed")
         pictures, alone = _several(images)
         places = list(_places(boxes, len(pictures), alone))
-        trie = self._name_trie(tuple(names), tuple(map(taxonomy.spoken_name, names)), temperature)
+        names, trie = self.candidates(categories, temperature)
 
         def read(batch: list[_Place]) -> tuple[list[_Place], ImageInputs]:
             return batch, self._pixels(pictures, batch, alone, flip)
@@ -133,6 +132,18 @@ class LlavaPose:
                 predictions.append(Prediction(candidates, naming.joint_confidence, place.box, place.image, image))
         return predictions
 
+    def candidates(
+        self, categories: Sequence[str] | None = None, temperature: float | None = None
+    ) -> tuple[list[str], NameTrie]:
+        """The names that ``predict`` chooses among, and their trie, which is made once for the same names; for programs
+        that ask the engine themselves. Raises UserError as ``predict`` does."""
+        names = self.categories if categories is None else _canonical(categories)
+        return names, self._name_trie(tuple(names), tuple(map(taxonomy.spoken_name, names)), temperature)
+
+    def views(self, image: Any, boxes: Sequence[Box | None], name: str = "image") -> list[Image.Image]:
+        """What the model is shown of an image at each box; see ``images.open_views``."""
+        return open_views(image, boxes, self._side, name)
+
     def _make_name_trie(self, names: tuple[str, ...], spoken: tuple[str, ...], temperature: float | None) -> NameTrie:
         """The trie of these names; ``spoken``, how the taxonomy says them, tells it from an earlier one."""
         return self.engine.name_trie(names, temperature=temperature)
@@ -141,7 +152,7 @@ class LlavaPose:
         views = []
         for index, group in groupby(places, key=lambda place: place.image):
             name = "image" if alone else f"images[{index}]"
-            views += open_views(pictures[index], [place.box for place in group], self._side, name)
+            views += self.views(pictures[index], [place.box for place in group], name)
         return self.engine.pixels(views, flip)
 
     @property
@@ -171,7 +182,7 @@ class LlavaPose:
         """What ``chat`` asks of the engine, for programs that answer several conversations together (``Answering``);
         ``options`` are a ``Request``'s. Raises UserError for messages and pictures that cannot be read."""
         turns, pictures = read_turns(messages, image)
-        views = [view for each in pictures for view in open_views(each.image, [each.box], self._side, each.name)]
+        views = [view for each in pictures for view in self.views(each.image, [each.box], each.name)]
         return Request(turns, self.engine.pixels(views) if views else None, **options)
 
     def recent(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,10 +20,11 @@ from typing import Any
 
 import pydantic_core
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from .api import LlavaPose
 from .app import add_page
 from .serving import schemas
 from .serving.chat import Chats
+from .serving.connections import Connection
 from .serving.docs import add_docs
 from .serving.errors import ApiError, error_object
 from .serving.guard import LOG, Guard, Places
@@ -63,6 +65,14 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the answer; with `stream` a chat.completion.chunk an event, whose delta has `poses` beside the "
+        "marks in its content, and at the end `[DONE]`",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
 
 def create_app(model: LlavaPose, settings: ServerSettings) -> FastAPI:
     """The application that serves this model, with its page."""
@@ -85,19 +95,21 @@ def create_app(model: LlavaPose, settings: ServerSettings) -> FastAPI:
     app.add_middleware(Guard, settings=settings, metrics=metrics, places=places)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
-    routes = APIRouter(route_class=_JsonRoute)
+    key = [] if settings.api_key is None else [Security(HTTPBearer(auto_error=False))]
+    routes = APIRouter(route_class=_JsonRoute, dependencies=key, responses=ERRORS)
+    watched = APIRouter(responses={503: {"model": schemas.Health, "description": "it is about to stop"}})
     chats = Chats(model, worker, settings, metrics, threads)
     names = Names(model, worker, settings, metrics, threads)
 
     @routes.post(
-        "/v1/chat/completions", response_model=schemas.ChatAnswer, responses=ERRORS, tags=["chat"],
+        "/v1/chat/completions", response_model=schemas.ChatAnswer, responses=STREAM, tags=["chat"],
         summary="Answer a conversation about pictures",
     )  # fmt: skip
     async def chat(body: schemas.ChatRequest, request: Request) -> Response:
         return await chats.complete(body, request)
 
     @routes.post(
-        "/v1/pose", response_model=schemas.PoseAnswer, responses=ERRORS, tags=["pose"],
+        "/v1/pose", response_model=schemas.PoseAnswer, tags=["pose"],
         summary="Name objects in a picture and read their poses",
     )  # fmt: skip
     async def pose(body: schemas.PoseRequest, request: Request) -> Response:
@@ -108,19 +120,32 @@ def create_app(model: LlavaPose, settings: ServerSettings) -> FastAPI:
         entry = {"id": settings.model_name, "object": "model", "created": started, "owned_by": "llava-pose"}
         return {"object": "list", "data": [entry]}
 
-    @routes.get("/health", response_model=schemas.Health, tags=["server"], summary="Whether it answers")
-    async def health() -> Any:
+    @watched.get("/health", response_model=schemas.Health, tags=["server"], summary="Whether it answers")
+    async def health(response: Response) -> Any:
+        response.status_code = 503 if places.draining else 200
         status = "draining" if places.draining else "ready"
         return {"status": status, "model": settings.model_name, "version": __version__}
 
-    @routes.get("/metrics", tags=["server"], summary="Counters for Prometheus")
+    @routes.get("/metrics", response_class=PlainTextResponse, tags=["server"], summary="Counters for Prometheus")
     async def counters() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(routes)
+    app.include_router(watched)
     add_docs(app)
     add_page(app)
+    _document_refusals(app)
     return app
+
+
+def _document_refusals(app: FastAPI) -> None:
+    """Take out of the API's description what FastAPI says of mistakes, which are answered in OpenAI's form here."""
+    described = app.openapi()
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        described["components"]["schemas"].pop(name, None)
 
 
 class _JsonRequest(Request):
@@ -159,17 +184,21 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return JSONResponse(error_object(400, told, place or None, first["type"]), 400)
 
 
+def log_to_stderr() -> None:
+    """A line for each request: time, method, path, status, milliseconds, id."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+
+
 def run(app: FastAPI, door: socket.socket) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT; what was accepted is answered before this returns.
 
     A second signal ends the process at once, with exit code 128 and its number.
     """
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
     config = uvicorn.Config(
-        app, http="h11", ws="none", log_config=None, log_level="critical", access_log=False,
+        app, http=Connection, ws="none", log_config=None, log_level="critical", access_log=False,
         server_header=False, proxy_headers=False, lifespan="on",
     )  # fmt: skip
     _Server(config, app.state.places).run([door])
@@ -182,6 +211,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, places: Places):
         super().__init__(config)
         self._places = places
+        self._told = False
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -201,10 +231,12 @@ class _Server(uvicorn.Server):
         if self._places.draining:
             os._exit(128 + sig)
         self._places.draining = True
-        LOG.info("stopping: %d requests are finished first; a second signal ends at once", self._places.held)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop: asked ten times a second."""
+        if self._places.draining and not self._told:
+            self._told = True
+            LOG.info("stopping: %d requests are finished first; a second signal ends at once", self._places.held)
         return await super().on_tick(counter) or (self._places.draining and not self._places.held)
 
 

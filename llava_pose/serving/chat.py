@@ -30,6 +30,11 @@ from .schemas import ChatRequest, ImagePart, Message, SystemMessage, TextPart, U
 from .settings import ServerSettings
 from .worker import ModelError, Worker
 
+LONGEST_TOKEN = 100
+"""Characters of a token at most, on the average over a long text: what is longer need not be encoded to be refused."""
+
+TOO_LONG = "context_length_exceeded"
+
 
 class _Prepared(NamedTuple):
     """A conversation ready for the model, and the box it is about, if it is about one."""
@@ -57,7 +62,9 @@ class Chats:
             pieces = self.worker.answers(prepared.request, deadline, every=True)
             first = await anext(pieces)
             return StreamingResponse(
-                self._events(body, prepared, first, pieces, http.state.request_id), media_type="text/event-stream"
+                self._events(body, prepared, first, pieces, http.state.request_id),
+                media_type="text/event-stream",
+                headers={"X-Accel-Buffering": "no"},  # proxies pass each event on at once
             )
         async with aclosing(self.worker.answers(prepared.request, deadline, every=False)) as pieces:
             [answer] = [answer async for answer in pieces]
@@ -101,28 +108,28 @@ class Chats:
         pictures: Sequence[bytes],
         limit: int | None,
     ) -> _Prepared:
+        longest = min(self.model.engine.context - 1, self.settings.max_prompt_tokens or self.model.engine.context)
+        too_long = ApiError(400, f"messages: more than the {longest} tokens allowed", "messages", TOO_LONG)
+        if sum(map(_characters, body.messages)) > LONGEST_TOKEN * longest:
+            raise too_long
         streams = [
             checked_picture(data, self.settings.max_pixels, param)
             for (param, _), data in zip(parts, pictures, strict=True)
         ]
-        most = min(limit or MAX_NEW_TOKENS, self.settings.max_new_tokens)
         stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
         with mistakes_in("messages"):
             request = self.model.request(
                 None,
                 _with_pictures(body.messages, iter(streams)),
-                max_new_tokens=most,
+                max_new_tokens=limit or min(MAX_NEW_TOKENS, self.settings.max_new_tokens),
                 temperature=body.temperature,
                 top_p=body.top_p,
                 stop=stops,
                 seed=body.seed,
             )
         tokens = () if request.images is None else request.images.tokens
-        length = len(self.model.engine.processor.encode(request.messages, tokens)[0])
-        longest = min(self.model.engine.context - 1, self.settings.max_prompt_tokens or self.model.engine.context)
-        if length > longest:
-            told = f"messages: {length} tokens, more than the {longest} allowed"
-            raise ApiError(400, told, "messages", "context_length_exceeded")
+        if len(self.model.engine.processor.encode(request.messages, tokens)[0]) > longest:
+            raise too_long
         boxes = [_box(part) for _, part in parts]
         return _Prepared(request, boxes[0] if len(boxes) == 1 else None)
 
@@ -207,6 +214,12 @@ def _event(data: dict[str, Any]) -> str:
 
 def _box(part: ImagePart) -> Box | None:
     return None if part.box is None else (part.box[0], part.box[1], part.box[2], part.box[3])
+
+
+def _characters(message: Message) -> int:
+    if isinstance(message.content, str):
+        return len(message.content)
+    return sum(len(part.text) for part in message.content if isinstance(part, TextPart))
 
 
 def _with_pictures(messages: Sequence[Message], pictures: Iterator[BinaryIO]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import os
 import socket
@@ -94,8 +95,9 @@ def serve(arguments: argparse.Namespace) -> None:
 
     model = open_model(arguments.model)
 
-    from llava_pose.server import create_app, run
+    from llava_pose.server import create_app, log_to_stderr, run
 
+    log_to_stderr()
     app = create_app(model, _settings(arguments, key))
     shown = f"[{address}]" if ":" in address else address
     print(f"llava-pose {__version__}: http://{shown}:{port} (the API: http://{shown}:{port}/docs)", flush=True)
@@ -110,7 +112,7 @@ def _settings(arguments: argparse.Namespace, key: str | None) -> ServerSettings:
         model_name=served,
         api_key=key,
         allow_http_images=arguments.allow_http_images,
-        allowed_hosts=(arguments.host, *arguments.allow_host),
+        allowed_hosts=tuple(arguments.allow_host),
         max_body_bytes=int(arguments.max_body_mib * MIB),
         max_pixels=int(arguments.max_megapixels * 1e6),
         max_images=arguments.max_images,
@@ -144,6 +146,8 @@ def _listening(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=128)
     except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise UserError(f"--port: {port} is taken on {host}; choose another") from error
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"--host {host} --port {port}: cannot be served at: {reason}") from error
 

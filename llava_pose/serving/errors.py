@@ -48,8 +48,8 @@ def busy(message: str, status: int = 429, code: str = "too_many_requests") -> Ap
 
 @contextmanager
 def mistakes_in(param: str) -> Iterator[None]:
-    """The library's word for a caller's mistake as a refusal that names the field: ``param``, or the part of it that the
-    message begins with."""
+    """The library's word for a caller's mistake as a refusal that names the field: ``param``, or the part of it that
+    the message begins with."""
     try:
         yield
     except UserError as error:

@@ -61,6 +61,7 @@ class Guard:
         self.settings = settings
         self.metrics = metrics
         self.places = places
+        self._names = {name.casefold() for name in settings.allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,7 +95,7 @@ class Guard:
             # A page may point a name of its own at this machine; the browser then takes both for one site.
             told = "this host name is not served here (llava-pose serve --allow-host NAME serves it)"
             raise ApiError(403, told, code="host_not_allowed")
-        if origin is not None and urlsplit(origin).netloc.casefold() != host.casefold():
+        if origin is not None and not self._is_own_origin(origin, host):
             raise ApiError(403, "pages of other sites may not use this server", code="origin_not_allowed")
         if key is None or not call.needs_key:
             return
@@ -112,8 +113,16 @@ class Guard:
         try:
             ipaddress.ip_address(name.partition("%")[0])
         except ValueError:
-            return name == "localhost" or name in (each.casefold() for each in self.settings.allowed_hosts)
+            return name == "localhost" or name in self._names
         return True
+
+    def _is_own_origin(self, origin: str, host: str) -> bool:
+        """Whether a page comes from this server, or from a name that it is meant to have: a proxy may change Host."""
+        try:
+            parts = urlsplit(origin)
+            return parts.netloc.casefold() == host.casefold() or parts.hostname in self._names
+        except ValueError:
+            return False
 
     @asynccontextmanager
     async def _place(self, call: _Call) -> AsyncIterator[None]:

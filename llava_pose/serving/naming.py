@@ -10,10 +10,9 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from llava_pose import taxonomy
-from llava_pose.api import LlavaPose, _canonical
+from llava_pose.api import LlavaPose
 from llava_pose.image_inputs import ImageInputs
-from llava_pose.images import Box, open_views
+from llava_pose.images import Box
 from llava_pose.trie import NameTrie
 
 from .errors import mistakes_in
@@ -56,10 +55,9 @@ class Names:
 
     def _prepare(self, body: PoseRequest, data: bytes) -> _Prepared:
         with mistakes_in("categories"):
-            names = self.model.categories if body.categories is None else _canonical(body.categories)
-            trie = self.model._name_trie(tuple(names), tuple(map(taxonomy.spoken_name, names)), None)
+            names, trie = self.model.candidates(body.categories)
         boxes: list[Box | None] = [(box[0], box[1], box[2], box[3]) for box in body.boxes or []] or [None]
         stream = checked_picture(data, self.settings.max_pixels, "image")
         with mistakes_in("boxes" if body.boxes else "image"):
-            pixels = self.model.engine.pixels(open_views(stream, boxes, self.model._side))
+            pixels = self.model.engine.pixels(self.model.views(stream, boxes))
         return _Prepared(pixels, boxes, names, trie)

@@ -12,8 +12,8 @@ MAX_MESSAGES = 200
 MAX_STOPS = 4
 
 Box = Annotated[list[float], Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the picture")]
-Text = Annotated[str, Field(max_length=200_000)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
 DATA_URL = "data:image/…;base64,… (PNG, JPEG, WebP, GIF or BMP), or an http(s) URL where the server allows it"
 
 
@@ -32,7 +32,7 @@ class TextPart(Strict):
     """Words."""
 
     type: Literal["text"]
-    text: Text
+    text: str
 
 
 class ImageURL(Strict):
@@ -54,16 +54,16 @@ class UserMessage(Strict):
     """What was asked."""
 
     role: Literal["user"]
-    content: Text | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
-    name: Text | None = None
+    content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+    name: str | None = None
 
 
 class AssistantMessage(Strict):
     """What was answered, as it came back: its poses are accepted, and read no more."""
 
     role: Literal["assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1)]
-    name: Text | None = None
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = None
     poses: list[Any] | None = None
 
 
@@ -71,8 +71,8 @@ class SystemMessage(Strict):
     """What holds for the whole conversation."""
 
     role: Literal["system", "developer"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1)]
-    name: Text | None = None
+    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    name: str | None = None
 
 
 Message = Annotated[UserMessage | AssistantMessage | SystemMessage, Field(discriminator="role")]
@@ -108,7 +108,7 @@ class ChatRequest(Strict):
     presence_penalty: Literal[0] = 0
     logprobs: Literal[False] = False
     response_format: TextFormat | None = None
-    user: Text | None = None
+    user: str | None = None
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -134,7 +134,7 @@ class PoseRequest(Strict):
 
     image: str = Field(description=DATA_URL)
     boxes: list[Box] | None = Field(None, min_length=1, max_length=MAX_BOXES)
-    categories: list[Text] | None = Field(
+    categories: list[Name] | None = Field(
         None, min_length=1, max_length=MAX_CATEGORIES, description="all that the model was trained to name, without"
     )
 
