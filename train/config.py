@@ -89,8 +89,8 @@ class SamplingSettings(Section):
 
     # What is made equally likely within each posed data set: categories, sides seen (eighths of azimuth), or both.
     balance: Literal["none", "class", "pose", "class_and_pose"] = "none"
-    group_by_length: bool = False  # rows of like length in a batch: less padding
-    max_text_tokens: int = Field(2048, ge=64)  # of a plain conversation, beside its images; later turns are left out
+    group_by_length: bool = True  # steps of rows of like length: less padding
+    max_text_tokens: Annotated[int, Field(ge=64)] = 2048  # of a plain conversation; what is beyond is left out
 
 
 class TrainConfig(Section):

@@ -1,146 +1,359 @@
-"""Rows for training: a pure function of the seed and the row's number in the run.
+"""Samples for training: which row, mirrored or not, and what is said about it follow from the seed and the number.
 
-Sample ``n`` of a run (``n`` counts over all steps, processes and accumulation steps) always is the same record, flip
-and conversation. A resumed run therefore needs no saved data order, and splitting a batch over processes or
-accumulation steps changes nothing.
+Sample n of a run (``train.sampling``) always is the same record, flip and conversation, whatever ran before it and in
+which process.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from PIL import Image
 
 from llava_pose import taxonomy
 from llava_pose.census import Census
-from llava_pose.conversation import training_conversation
+from llava_pose.conversation import Conversation, training_conversation
+from llava_pose.errors import UserError
 from llava_pose.image_inputs import ImageInputs
-from llava_pose.scene import PosedImage
+from llava_pose.images import open_image
+from llava_pose.processing import user_message
+from llava_pose.scene import PosedImage, load_split
 
-from .features import FeatureCache
+from .config import TrainConfig
+from .features import FeatureCache, FilePictures, Pictures, RowPictures, build_feature_cache
+from .plain import PlainConversations, load_plain
+from .sampling import Balance, MicroBatches, Mixture, Share, Windows, row_probabilities
 
-NEIGHBOURS = 16
-"""Samples in a row that have as many turns as each other."""
 CENSUS_ROWS = 1000
 """Rows, spread over the data, from which it is known what can be asked about it and how often."""
+CHARACTERS_A_TOKEN = 3.5
+"""Of English with a usual tokenizer. Lengths are only compared: it decides how a sentence counts beside an image."""
+NAMING_CHARACTERS, OBJECT_CHARACTERS, QUESTION_CHARACTERS = 60, 30, 100
+"""About how long it is to ask for a name and be told it, what each further object adds, and what a 3D question does."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """A ``datasets`` split and, where the tower's features are cached, those."""
+class PosedRows:
+    """A ``datasets`` split of posed images and, where the tower's features are cached, those."""
 
-    data: Any
-    cache: FeatureCache | None
+    def __init__(self, data: Any, weight: float = 1.0, cache: FeatureCache | None = None):
+        self.data, self.weight, self.cache = data, weight, cache
+        self.without_images = data.remove_columns("image")
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @cached_property
+    def objects(self) -> Any:
+        """The objects of every row, a pyarrow list array."""
+        return self.data.with_format("arrow").select_columns(["objects"])[:]["objects"].combine_chunks()
+
+    @property
+    def categories(self) -> list[str]:
+        """The categories of its objects."""
+        return self.objects.values.field("category").unique().to_pylist()
+
+    @cached_property
+    def characters(self) -> np.ndarray:
+        """About how many characters (rows,) are said of a row beside a 3D question."""
+        counts = np.diff(self.objects.offsets)
+        captions = np.array([len(caption) for caption in self.without_images["caption"]])
+        several = np.where(captions > 0, captions, OBJECT_CHARACTERS * counts)
+        return NAMING_CHARACTERS + np.where(counts > 1, several - OBJECT_CHARACTERS, 0)
+
+    @cached_property
+    def _records(self) -> list[PosedImage]:
+        return [PosedImage.from_row(row) for row in self.without_images]
+
+    def record(self, row: int) -> PosedImage:
+        """A row's record; without its image where cached features stand in: those are small and kept at hand."""
+        return PosedImage.from_row(self.data[row]) if self.cache is None else self._records[row]
+
+
+class PlainRows:
+    """Plain conversations and, where the tower's features are cached, those of their pictures."""
+
+    def __init__(self, conversations: PlainConversations, weight: float = 1.0, cache: FeatureCache | None = None):
+        self.conversations, self.weight, self.cache = conversations, weight, cache
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+
+Rows = PosedRows | PlainRows
+
+
+def load_data(config: TrainConfig) -> tuple[list[Rows], list[Any]]:
+    """The data sets to train on and the posed ``val`` splits. Those of weight 0 are left out.
+
+    Raises:
+        UserError: naming the file or folder: it is missing or damaged, a row has no object or a whole split no pose, a
+            conversation is not in LLaVA's form or misses its picture, or so small a weight that an epoch has no row.
+    """
+    rows: list[Rows] = []
+    splits = []
+    for number, part in enumerate(config.data):
+        if not part.weight:
+            continue
+        if part.plain:
+            rows.append(PlainRows(load_plain(part.path, part.images), part.weight))
+        elif Path(part.path).is_file():
+            raise UserError(f"{part.path}: neither a folder of data_prep nor a .json file of conversations")
+        else:
+            posed = PosedRows(load_split(part.path, "train"), part.weight)
+            _check_poses(posed, part.path)
+            rows.append(posed)
+            splits.append(load_split(part.path, "val"))
+        if part.weight * len(rows[-1]) < 1:
+            raise UserError(f"data.{number}.weight: {part.weight} of {len(rows[-1])} rows is less than one an epoch")
+    return rows, splits
+
+
+def _check_poses(rows: PosedRows, path: str) -> None:
+    counts = np.diff(rows.objects.offsets)
+    if not counts.all():
+        row = int(np.argmin(counts))
+        name = rows.without_images[row]["image_id"]
+        raise UserError(f"{path}: split 'train', row {row} ({name}), objects: none, so there is no pose to learn")
+    angles = [
+        rows.objects.values.field(name).to_numpy(zero_copy_only=False) for name in ("azimuth", "elevation", "theta")
+    ]
+    if not np.isfinite(angles).all(0).any():
+        raise UserError(f"{path}: split 'train', objects: not one has a pose (azimuth, elevation, theta)")
 
 
 class TrainingRows(torch.utils.data.Dataset):
-    """Samples by their number in the run, over the given splits laid end to end, shuffled anew each epoch."""
+    """Samples by their number in the run.
 
-    def __init__(self, splits: Sequence[Split], processor: Any, seed: int, flip: bool, question_share: float = 0.5):
-        self.processor, self.seed, self.flip, self.question_share = processor, seed, flip, question_share
-        self.splits = list(splits)
+    A *draw* is a row with the chances of one sample; which of them is sample n is decided by length, where samples are
+    grouped (``batch_size`` is given), and otherwise draw n is sample n.
+
+    flip: posed images are mirrored at random, plain ones never: their text may speak of sides. question_share: of
+    posed conversations, how many have a 3D question. max_text_tokens: of a plain conversation, beside its images.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[Rows],
+        processor: Any,
+        seed: int,
+        flip: bool,
+        question_share: float = 0.5,
+        balance: Balance = "none",
+        max_text_tokens: int = 2048,
+        batch_size: int | None = None,
+    ):
+        self.sets, self.processor, self.seed, self.flip = list(sets), processor, seed, flip
+        self.question_share, self.max_text_tokens = question_share, max_text_tokens
         self._taxonomy = taxonomy.active()
-        self._places = [(which, row) for which, split in enumerate(splits) for row in range(len(split.data))]
-        # With cached features a row's image is never looked at: the records are small and kept at hand.
-        self._records = [
-            [PosedImage.from_row(row) for row in split.data.remove_columns("image")] if split.cache else []
-            for split in splits
+        shares = [
+            Share(
+                len(rows),
+                rows.weight,
+                row_probabilities(rows.objects, balance) if isinstance(rows, PosedRows) else None,
+            )
+            for rows in self.sets
         ]
+        self.mixture = Mixture(tuple(shares), seed)
+        self.windows = None if batch_size is None else Windows(batch_size, seed, self._length)
         self.census = Census.of(self._some_records())
 
     def _some_records(self) -> Iterator[PosedImage]:
-        """Records from all of the data, without their images, and mirrored ones too where training flips."""
-        without_images = [split.data.remove_columns("image") for split in self.splits]
-        for which, row in self._places[:: max(1, len(self._places) // CENSUS_ROWS)]:
-            record = PosedImage.from_row(without_images[which][row])
-            yield from (record, record.mirrored()) if self.flip else (record,)
+        """Posed records as an epoch has them, without their images, and mirrored ones too where training flips."""
+        for number in range(0, len(self), max(1, len(self) // CENSUS_ROWS)):
+            which, row = self.mixture.place(number)
+            rows = self.sets[which]
+            if isinstance(rows, PosedRows):
+                record = PosedImage.from_row(rows.without_images[row])
+                yield from (record, record.mirrored()) if self.flip else (record,)
 
     def __len__(self) -> int:
-        return len(self._places)
+        """Samples of an epoch."""
+        return len(self.mixture)
 
-    def start_worker(self, _: int) -> None:
-        """Name things in a worker process as in this one."""
-        taxonomy.activate(self._taxonomy)
+    def _drawn(self, draw: int) -> tuple[Rows, int, np.random.Generator, bool, bool]:
+        """A draw's data set, row and further chances, whether it is mirrored and whether it has a 3D question."""
+        which, row = self.mixture.place(draw)
+        rng = np.random.default_rng([self.seed, 2, draw])
+        mirror, ask = rng.random(2)
+        return self.sets[which], row, rng, bool(self.flip and mirror < 0.5), bool(ask < self.question_share)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        which, row = self._place(number)
-        split = self.splits[which]
-        rng = np.random.default_rng([self.seed, 1, number])
-        mirrored = self.flip and rng.random() < 0.5
-        record = self._records[which][row] if split.cache else PosedImage.from_row(split.data[row])
+    def _length(self, draw: int) -> float:
+        """About how many tokens a draw has, without making its conversation."""
+        rows, row, _, _, asked = self._drawn(draw)
+        if isinstance(rows, PosedRows):
+            characters, images = int(rows.characters[row]) + QUESTION_CHARACTERS * asked, 1
+        else:
+            characters, images = rows.conversations.characters(row), len(rows.conversations.pictures(row))
+        return min(characters / CHARACTERS_A_TOKEN, self.max_text_tokens) + images * self.processor.image_tokens
+
+    def _sampled(self, number: int) -> tuple[Rows, int, np.random.Generator, bool, bool]:
+        return self._drawn(number if self.windows is None else self.windows.draw(number))
+
+    def name(self, number: int) -> str:
+        """What sample ``number`` is about: its image's id, or its place in a file of plain conversations."""
+        rows, row, _, _, _ = self._sampled(number)
+        if isinstance(rows, PlainRows):
+            return f"{rows.conversations.path} entry {row}"
+        return str(rows.without_images[row]["image_id"])
+
+    def talk(self, number: int) -> tuple[PosedImage, Conversation]:
+        """What posed sample ``number`` shows, without its image where cached features stand in, and says."""
+        rows, row, rng, mirrored, asked = self._sampled(number)
+        assert isinstance(rows, PosedRows)
+        record = rows.record(row)
         record = record.mirrored() if mirrored else record
-        # Neighbours have as many turns as each other: a batch of them holds little padding.
-        neighbours = np.random.default_rng([self.seed, 2, number // NEIGHBOURS])
-        talk = training_conversation(record, rng, bool(neighbours.random() < self.question_share), self.census)
-        pixels = None if split.cache else self.processor.pixels([record.image])
-        ids, labels = self.processor.encode(talk.messages, None if pixels is None else pixels.tokens)
+        return record, training_conversation(record, rng, asked, self.census)
+
+    def __getitem__(self, number: int) -> dict[str, Any] | UserError:
+        """A sample's ``ids`` and ``labels`` (S,), ``poses`` (P, 3), and of its images, if any, either ``images`` or
+        cached ``vision_features`` (N, tokens, channels). What is wrong with it is returned, for ``read_batches`` to
+        raise: raised in a worker it would arrive as a traceback."""
+        rows, row, _, mirrored, _ = self._sampled(number)
+        try:
+            return self._plain(rows, row) if isinstance(rows, PlainRows) else self._posed(rows, row, mirrored, number)
+        except UserError as error:
+            return error
+
+    def _posed(self, rows: PosedRows, row: int, mirrored: bool, number: int) -> dict[str, Any]:
+        record, talk = self.talk(number)
+        ids, labels = self.processor.encode(talk.messages, [1])
         marks = int((ids == self.processor.pose_token_id).sum())
         if marks != len(talk.poses):
             raise ValueError(f"{record.image_id}: {marks} <pose> tokens for {len(talk.poses)} poses")
-        sample = {"ids": ids, "labels": labels, "poses": talk.poses}
-        if split.cache is not None:
-            sample["vision_features"] = split.cache.get(row, mirrored)
-        else:
-            sample["images"] = pixels
+        features = None if rows.cache is None else [rows.cache.get(row, mirrored)]
+        return self._sample(ids, labels, talk.poses, [record.image], features)
+
+    def _plain(self, rows: PlainRows, row: int) -> dict[str, Any]:
+        messages, pictures = rows.conversations.messages(row), rows.conversations.pictures(row)
+        ids, labels = self.processor.encode(messages, [1] * len(pictures))
+        ids, labels = cut_to_length(ids, labels, self.max_text_tokens)
+        pictures = pictures[: int((ids == self.processor.image_token_id).sum())]
+        poses = np.empty((0, 3))
+        if rows.cache is not None:
+            return self._sample(ids, labels, poses, [], [rows.cache.get(number, False) for number in pictures])
+        images = [open_image(rows.conversations.files[number]) for number in pictures]
+        return self._sample(ids, labels, poses, images, None)
+
+    def _sample(
+        self, ids: np.ndarray, labels: np.ndarray, poses: np.ndarray, images: list[Any], features: list[Any] | None
+    ) -> dict[str, Any]:
+        sample: dict[str, Any] = {"poses": poses}
+        tokens = None
+        if features:
+            sample["vision_features"] = torch.stack(features)
+        elif images:
+            sample["images"] = self.processor.pixels(images)
+            tokens = sample["images"].tokens
+        sample["ids"], sample["labels"] = self.processor.expand(ids, labels, tokens)
         return sample
 
-    def name(self, number: int) -> str:
-        """The id of the image that sample ``number`` is about."""
-        which, row = self._place(number)
-        return str(self.splits[which].data.select_columns(["image_id"])[row]["image_id"])
+    @cached_property
+    def _blank(self) -> dict[str, Any]:
+        """One more row for a batch without images: a blank picture of which nothing is asked or said. Projector and
+        trained tower then have a gradient, of 0, on every batch: processes with images wait for those without."""
+        ids, labels = self.processor.encode([user_message("", images=1)], [1])
+        caches = [rows.cache for rows in self.sets if rows.cache is not None]
+        features = [torch.zeros_like(caches[0].get(0, False))] if caches else None
+        return self._sample(ids, labels, np.empty((0, 3)), [Image.new("RGB", (8, 8))], features)
 
-    def _place(self, number: int) -> tuple[int, int]:
-        epoch, position = divmod(number, len(self._places))
-        return self._places[_permutation(self.seed, epoch, len(self._places))[position]]
-
-    def collate(self, samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Batch samples for the model: padded on the right, the poses of all rows in reading order."""
-        batch = self.processor.pad(
-            [sample["ids"] for sample in samples], "right", [sample["labels"] for sample in samples]
-        )
-        batch["poses"] = torch.from_numpy(np.concatenate([sample["poses"] for sample in samples]))
-        if "vision_features" in samples[0]:
-            batch["vision_features"] = torch.stack([sample["vision_features"] for sample in samples])
-        else:
-            batch.update(ImageInputs.join([sample["images"] for sample in samples]).tensors)
+    def collate(self, samples: Sequence[dict[str, Any] | UserError]) -> dict[str, torch.Tensor] | UserError:
+        """Batch samples for the model: padded on the right, poses and images of all rows in reading order."""
+        rows = [sample for sample in samples if not isinstance(sample, UserError)]
+        if len(rows) < len(samples):
+            return next(sample for sample in samples if isinstance(sample, UserError))
+        if not any("images" in row or "vision_features" in row for row in rows):
+            rows.append(self._blank)
+        batch = self.processor.pad([row["ids"] for row in rows], "right", [row["labels"] for row in rows])
+        batch["poses"] = torch.from_numpy(np.concatenate([row["poses"] for row in rows]))
+        features = [row["vision_features"] for row in rows if "vision_features" in row]
+        images = [row["images"] for row in rows if "images" in row]
+        if features:
+            batch["vision_features"] = torch.cat(features)
+        if images:
+            batch.update(ImageInputs.join(images).tensors)
         return batch
 
+    def start_worker(self, _: int) -> None:
+        """Name things in a worker process as in this one, and leave an interrupt to the process that waits for it."""
+        taxonomy.activate(self._taxonomy)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-@lru_cache(maxsize=2)
-def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    return np.random.default_rng([seed, 0, epoch]).permutation(size)
+
+def cut_to_length(ids: np.ndarray, labels: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """A conversation's ids and labels (S,), each image still one token, without the later turns that reach beyond
+    ``most`` tokens; a single turn that does is cut there."""
+    if len(ids) <= most:
+        return ids, labels
+    supervised = labels != -100
+    ends = np.flatnonzero(supervised[:most] & ~supervised[1 : most + 1]) + 1
+    end = int(ends[-1]) if len(ends) else most
+    return ids[:end], labels[:end]
 
 
-@dataclass(frozen=True)
-class MicroBatches:
-    """The sample numbers of each micro batch of one process, from a step on: a ``batch_sampler``.
+def training_rows(
+    config: TrainConfig, sets: Sequence[Rows], model: Any, processor: Any, accelerator: Accelerator, run: Path
+) -> TrainingRows:
+    """The samples of a run, with the frozen tower's features cached if the configuration says so.
 
-    Step s takes samples s·batch_size to (s+1)·batch_size − 1; process r of R and accumulation step a take their
-    consecutive share.
+    Raises UserError where those features would change, or where a picture's are not one block of one size.
     """
+    if config.cache_features:
+        if config.model.train_vision_tower:
+            raise UserError("cache_features: a trained vision tower's features change; set it to false")
+        folder = Path(config.cache_dir) if config.cache_dir else run / "features"
+        model.to(accelerator.device)
+        with accelerator.main_process_first():
+            cache_features(sets, model, processor, folder, config.flip, accelerator.is_local_main_process)
+    sampling = config.sampling
+    return TrainingRows(
+        sets,
+        processor,
+        config.seed,
+        config.flip,
+        config.question_share,
+        sampling.balance,
+        sampling.max_text_tokens,
+        config.batch_size if sampling.group_by_length else None,
+    )
 
-    first_step: int
-    last_step: int
-    batch_size: int
-    micro_batch_size: int
-    process: int
-    processes: int
 
-    def __len__(self) -> int:
-        return (self.last_step - self.first_step) * self.accumulation
+def cache_features(
+    sets: Sequence[Rows], model: Any, processor: Any, folder: Path, flip: bool, show_progress: bool
+) -> None:
+    """Give every data set its pictures' features by the frozen tower, computed where they are not yet in ``folder``."""
+    for rows in sets:
+        if isinstance(rows, PosedRows):
+            pictures: Pictures = RowPictures(rows.data, 2 if flip else 1)
+        elif rows.conversations.files:
+            pictures = FilePictures(rows.conversations.files)
+        else:
+            continue
+        rows.cache = FeatureCache(build_feature_cache(model, processor, pictures, folder, show_progress))
 
-    @property
-    def accumulation(self) -> int:
-        """Micro batches of a process in a step."""
-        return self.batch_size // (self.micro_batch_size * self.processes)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.processes
-        for step in range(self.first_step, self.last_step):
-            first = step * self.batch_size + self.process * share
-            for offset in range(0, share, self.micro_batch_size):
-                yield list(range(first + offset, first + offset + self.micro_batch_size))
+def read_batches(rows: TrainingRows, numbers: MicroBatches, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:
+    """The micro batches of one process, made by worker processes ahead of need.
+
+    Raises UserError in its place where a sample cannot be made.
+    """
+    loader = torch.utils.data.DataLoader(
+        rows,
+        batch_sampler=numbers,
+        collate_fn=rows.collate,
+        num_workers=workers,
+        worker_init_fn=rows.start_worker,
+        # Its own, or making the loader would draw from the random state that a checkpoint has just restored.
+        generator=torch.Generator(),
+        pin_memory=pin_memory,
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch

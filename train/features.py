@@ -1,4 +1,4 @@
-"""Features of a frozen vision tower, computed once for every image and its mirror image.
+"""Features of a frozen vision tower, computed once for every image and, where they are wanted, its mirror image.
 
 The file's name is a digest of everything the features depend on (the tower's weights, the image processor's settings,
 the images' bytes), so a cache is never wrong, only absent. A batch then costs a read instead of a pass.
@@ -9,18 +9,77 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
+
+from llava_pose.errors import UserError
+from llava_pose.images import open_image
 
 BATCH = 64
 
 
+class Pictures(Protocol):
+    """Pictures whose features are cached: as stored, and as the tower is shown them."""
+
+    views: int
+    """1, or 2 where the mirror images are wanted too."""
+
+    def __len__(self) -> int: ...
+
+    def stored(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes of a part of them."""
+
+    def opened(self, start: int, end: int) -> list[Image.Image]:
+        """A part of them, decoded."""
+
+
+class RowPictures:
+    """The images of a ``datasets`` split. Through its rows, and not the table behind them: a selection of rows is
+    another data set."""
+
+    def __init__(self, data: Any, views: int = 2):
+        self.views = views
+        self._decoded = data.with_format(None).select_columns(["image"])
+        self._stored = data.with_format("arrow").select_columns(["image"])
+
+    def __len__(self) -> int:
+        return len(self._decoded)
+
+    def stored(self, start: int, end: int) -> Iterator[bytes]:
+        for image in self._stored[start:end]["image"].to_pylist():
+            yield image["bytes"]
+
+    def opened(self, start: int, end: int) -> list[Image.Image]:
+        return self._decoded[start:end]["image"]
+
+
+class FilePictures:
+    """Pictures in files, never mirrored."""
+
+    views = 1
+
+    def __init__(self, files: Sequence[Path]):
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def stored(self, start: int, end: int) -> Iterator[bytes]:
+        for file in self._files[start:end]:
+            yield file.read_bytes()
+
+    def opened(self, start: int, end: int) -> list[Image.Image]:
+        return [open_image(file) for file in self._files[start:end]]
+
+
 class FeatureCache:
-    """Read access to the features (N, 2, tokens, channels) bfloat16 of N rows: index 0 as seen, 1 mirrored."""
+    """Read access to the features (N, views, tokens, channels) bfloat16 of N pictures: view 0 as seen, 1 mirrored."""
 
     def __init__(self, path: Path):
         # NumPy has no bfloat16: the bits are kept as int16 and viewed again on reading.
@@ -29,18 +88,17 @@ class FeatureCache:
     def __len__(self) -> int:
         return len(self._bits)
 
-    def get(self, row: int, mirrored: bool) -> torch.Tensor:
-        """The features (tokens, channels) of one row."""
-        return torch.from_numpy(np.array(self._bits[row, int(mirrored)])).view(torch.bfloat16)
+    def get(self, number: int, mirrored: bool) -> torch.Tensor:
+        """The features (tokens, channels) of one picture."""
+        return torch.from_numpy(np.array(self._bits[number, int(mirrored)])).view(torch.bfloat16)
 
 
-def build_feature_cache(model: Any, processor: Any, data: Any, folder: Path, show_progress: bool) -> Path:
-    """Compute the cache of a ``datasets`` split unless it exists, and return its path.
+def build_feature_cache(model: Any, processor: Any, pictures: Pictures, folder: Path, show_progress: bool) -> Path:
+    """Compute the cache of the pictures unless it exists, and return its path.
 
     Written under another name first: a killed run leaves no half-filled cache behind.
     """
-    images = data.with_format(None).select_columns(["image"])
-    path = folder / f"{_digest(model, processor, data)}.npy"
+    path = folder / f"{_digest(model, processor, pictures)}.npy"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,17 +106,20 @@ def build_feature_cache(model: Any, processor: Any, data: Any, folder: Path, sho
     channels = model.config.vision_config.hidden_size
     layers = model.config.vision_feature_layer
     channels *= 1 if isinstance(layers, int) else len(layers)
-    shape = (len(data), 2, processor.image_tokens, channels)
+    views = pictures.views
+    shape = (len(pictures), views, processor.image_tokens, channels)
     try:
         bits = np.lib.format.open_memmap(partial, mode="w+", dtype=np.int16, shape=shape)
-        starts = range(0, len(data), BATCH)
+        starts = range(0, len(pictures), BATCH)
         for start in tqdm(starts, desc="vision features", unit="batch", disable=not show_progress):
-            batch = images[start : start + BATCH]["image"]
-            pixels = processor.pixels(batch, flip=True)
-            both = torch.cat([images.tensors["pixel_values"] for images in (pixels, pixels.mirrored)])
-            features = tower_features(model, both).to(torch.bfloat16)
-            pairs = features.view(2, len(batch), *shape[2:]).transpose(0, 1).contiguous().cpu()
-            bits[start : start + len(batch)] = pairs.view(torch.int16).numpy()
+            pixels = processor.pixels(pictures.opened(start, start + BATCH), flip=views == 2)
+            if pixels.tensors.keys() != {"pixel_values"}:
+                raise UserError("cache_features: this model sees a picture in tiles; set it to false")
+            shown = [pixels] if pixels.mirrored is None else [pixels, pixels.mirrored]
+            values = torch.cat([images.tensors["pixel_values"] for images in shown])
+            features = tower_features(model, values).to(torch.bfloat16)
+            each = features.view(views, len(pixels), *shape[2:]).transpose(0, 1).contiguous().cpu()
+            bits[start : start + len(pixels)] = each.view(torch.int16).numpy()
         bits.flush()
         os.replace(partial, path)
     finally:
@@ -77,7 +138,7 @@ def tower_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
     return chosen[:, 1:] if config.vision_feature_select_strategy == "default" else chosen
 
 
-def _digest(model: Any, processor: Any, data: Any) -> str:
+def _digest(model: Any, processor: Any, pictures: Pictures) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.model.vision_tower.state_dict().items()):
         digest.update(name.encode())
@@ -88,12 +149,11 @@ def _digest(model: Any, processor: Any, data: Any) -> str:
         config.vision_feature_layer,
         config.vision_feature_select_strategy,
         config.vision_config.to_json_string(),
+        pictures.views,
     ]
     digest.update(json.dumps(settings).encode())
-    # Through the rows, and not the table behind them: a selection of rows is another data set. In parts, because the
-    # images of a large one do not fit into memory.
-    stored = data.with_format("arrow").select_columns(["image"])
-    for start in range(0, len(data), BATCH):
-        for image in stored[start : start + BATCH]["image"].to_pylist():
-            digest.update(hashlib.sha256(image["bytes"]).digest())
+    # In parts, because the images of a large data set do not fit into memory.
+    for start in range(0, len(pictures), BATCH):
+        for stored in pictures.stored(start, start + BATCH):
+            digest.update(hashlib.sha256(stored).digest())
     return digest.hexdigest()[:32]

@@ -22,15 +22,14 @@ from tqdm import tqdm
 from llava_pose import checkpoint, taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
-from llava_pose.scene import load_split
 from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
-from train.data import MicroBatches, Split, TrainingRows
-from train.features import FeatureCache, build_feature_cache
+from train.data import PosedRows, Rows, load_data, read_batches, training_rows
 from train.log import Log
 from train.model import build_model, describe_size
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator, shard_weights, shards_weights
+from train.sampling import MicroBatches
 from train.step import train_step
 from train.validation import Validation
 
@@ -48,20 +47,19 @@ def main() -> None:
         raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")
     if arguments.resume:
         taxonomy.use_folder(run)
-    data = {split: [load_split(part.path, split) for part in config.data] for split in ("train", "val")}
-    train(config, data, run)
+    train(config, *load_data(config), run)
 
 
-def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
-    """Train on the splits ``data["train"]``, evaluate on ``data["val"]``, leave everything in ``run``."""
+def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], run: Path) -> None:
+    """Train on the data sets, evaluate on the splits, leave everything in ``run``."""
     accelerator = build_accelerator(config, run)
     set_seed(config.seed)
-    validation = Validation(data["val"], config)
+    validation = Validation(validation_splits, config)
     model, processor = build_model(config)
     model.config.pose_categories = sorted(
-        {item["category"] for part in data["train"] for row in part["objects"] for item in row}
+        {name for part in sets if isinstance(part, PosedRows) for name in part.categories}
     )
-    rows = training_rows(config, data["train"], model, processor, accelerator, run)
+    rows = training_rows(config, sets, model, processor, accelerator, run)
     if accelerator.is_main_process:
         save_config(config, run)
         accelerator.print(describe_size(model, len(rows), config))
@@ -80,22 +78,13 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         process=accelerator.process_index,
         processes=accelerator.num_processes,
     )
-    loader = torch.utils.data.DataLoader(
-        rows,
-        batch_sampler=batches,
-        collate_fn=rows.collate,
-        num_workers=config.workers,
-        worker_init_fn=rows.start_worker,
-        # Its own, or making the loader would draw from the random state that a checkpoint has just restored.
-        generator=torch.Generator(),
-        pin_memory=accelerator.device.type == "cuda",
-    )
+    reader = read_batches(rows, batches, config.workers, pin_memory=accelerator.device.type == "cuda")
     quiet = not accelerator.is_local_main_process
     progress = tqdm(desc="train", total=config.steps, initial=step, unit="step", disable=quiet)
-    iterator, log = iter(loader), Log(accelerator, run, config, step)
+    log = Log(accelerator, run, config, step)
     model.train()
     while step < config.steps and not best.stops(config.early_stopping):
-        losses = train_step(accelerator, model, optimizers, iterator, config, step, rows.name)
+        losses = train_step(accelerator, model, optimizers, reader, config, step, rows.name)
         step += 1
         progress.update()
         log.add(step, losses, progress)
@@ -112,23 +101,6 @@ def train(config: TrainConfig, data: dict[str, list[Any]], run: Path) -> None:
         accelerator.print(f"the best evaluation was that after step {best.step}: its weights are the final ones")
     save_final(accelerator, model, processor, run, config.save_dtype)
     accelerator.end_training()
-
-
-def training_rows(
-    config: TrainConfig, splits: list[Any], model: Any, processor: Any, accelerator: Accelerator, run: Path
-) -> TrainingRows:
-    """The training rows, with the frozen tower's features cached if the configuration says so."""
-    caches: list[FeatureCache | None] = [None] * len(splits)
-    if config.cache_features:
-        if config.model.train_vision_tower:
-            raise UserError("cache_features: a trained vision tower's features change; set it to false")
-        folder = Path(config.cache_dir) if config.cache_dir else run / "features"
-        model.to(accelerator.device)
-        with accelerator.main_process_first():
-            show = accelerator.is_local_main_process
-            caches = [FeatureCache(build_feature_cache(model, processor, data, folder, show)) for data in splits]
-    pairs = [Split(data, cache) for data, cache in zip(splits, caches, strict=True)]
-    return TrainingRows(pairs, processor, config.seed, config.flip, config.question_share)
 
 
 def save_final(accelerator: Accelerator, model: Any, processor: Any, run: Path, save_dtype: str) -> None:

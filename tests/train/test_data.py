@@ -11,8 +11,9 @@ from llava_pose.geometry import mirror_pose
 from llava_pose.scene import PosedImage, load_split
 from llava_pose.words import turn_words
 from train import features
-from train.data import MicroBatches, Split, TrainingRows
-from train.features import FeatureCache, build_feature_cache, tower_features
+from train.data import PosedRows, TrainingRows
+from train.features import FeatureCache, RowPictures, build_feature_cache, tower_features
+from train.sampling import MicroBatches
 
 
 def micro(process=0, processes=1, first=0, last=3, batch=48, size=4):
@@ -43,13 +44,15 @@ def train_split(data_dir):
 
 @pytest.fixture
 def cache_path(tiny_pair, train_split, data_dir):
-    return build_feature_cache(*tiny_pair, train_split, data_dir / "tiny-features", show_progress=False)
+    return build_feature_cache(*tiny_pair, RowPictures(train_split), data_dir / "tiny-features", show_progress=False)
 
 
 @pytest.fixture
 def rows(train_split, tiny_pair):
     def make(cache=None, **settings):
-        return TrainingRows([Split(train_split, cache)], tiny_pair[1], **{"seed": 0, "flip": True, **settings})
+        return TrainingRows(
+            [PosedRows(train_split, cache=cache)], tiny_pair[1], **{"seed": 0, "flip": True, **settings}
+        )
 
     return make
 
@@ -81,7 +84,7 @@ def test_text_and_pose_follow_the_flip(rows, train_split, tiny_pair):
     poses = np.array([item.pose for row in train_split for item in PosedImage.from_row(row).objects])
     sides = set()
     unflipped, maybe_flipped = rows(flip=False), rows()
-    for number in range(200):
+    for number in range(400):
         plain, sample = unflipped[number], maybe_flipped[number]
         flipped = [np.abs(mirror_pose(poses) - pose).max(-1).min() < 1e-12 for pose in sample["poses"]]
         kept = [np.abs(poses - pose).max(-1).min() < 1e-12 for pose in sample["poses"]]
@@ -119,7 +122,7 @@ def test_every_sample_has_as_many_marks_as_poses_and_supervises_them(rows, tiny_
 
 def test_rows_of_two_folders_are_laid_end_to_end(train_split, data_dir, tiny_pair):
     other = load_split(data_dir, "val")
-    both = TrainingRows([Split(train_split, None), Split(other, None)], tiny_pair[1], seed=0, flip=False)
+    both = TrainingRows([PosedRows(train_split), PosedRows(other)], tiny_pair[1], seed=0, flip=False)
     assert len(both) == 24 + 9
     seen = {tuple(both[number]["poses"][0]) for number in range(33)}
     firsts = {tuple(PosedImage.from_row(row).objects[0].pose) for row in other}
@@ -157,7 +160,7 @@ def test_cached_samples_equal_those_from_pixels(cache_path, rows, tiny_pair):
         with_features, with_pixels = cached[number], direct[number]
         for name in ("ids", "labels", "poses"):
             np.testing.assert_array_equal(with_features[name], with_pixels[name])
-        expected = tower_features(tiny_pair[0], with_pixels["images"].tensors["pixel_values"])[0]
+        expected = tower_features(tiny_pair[0], with_pixels["images"].tensors["pixel_values"])
         torch.testing.assert_close(with_features["vision_features"].float(), expected, rtol=0.01, atol=0.02)
 
 
@@ -166,7 +169,7 @@ def test_a_cache_is_used_again_and_made_anew_when_anything_changes(cache_path, t
     before = cache_path.stat().st_mtime_ns
 
     def build(model=model, processor=processor, data=train_split):
-        return build_feature_cache(model, processor, data, cache_path.parent, show_progress=False)
+        return build_feature_cache(model, processor, RowPictures(data), cache_path.parent, show_progress=False)
 
     assert build() == cache_path and cache_path.stat().st_mtime_ns == before
     changed = copy.deepcopy(model)
@@ -188,7 +191,7 @@ def test_a_cache_is_used_again_and_made_anew_when_anything_changes(cache_path, t
 
 def test_a_selection_of_rows_is_cached_as_selected(cache_path, tiny_pair, train_split):
     picked = train_split.select([7, 3])
-    path = build_feature_cache(*tiny_pair, picked, cache_path.parent, show_progress=False)
+    path = build_feature_cache(*tiny_pair, RowPictures(picked), cache_path.parent, show_progress=False)
     whole, part = FeatureCache(cache_path), FeatureCache(path)
     torch.testing.assert_close(part.get(0, False), whole.get(7, False), rtol=0.01, atol=0.02)
     torch.testing.assert_close(part.get(1, True), whole.get(3, True), rtol=0.01, atol=0.02)
@@ -200,5 +203,5 @@ def test_a_killed_build_leaves_no_cache(tiny_pair, train_split, tmp_path, monkey
 
     monkeypatch.setattr(features, "tower_features", fail)
     with pytest.raises(KeyboardInterrupt):
-        build_feature_cache(*tiny_pair, train_split, tmp_path, show_progress=False)
+        build_feature_cache(*tiny_pair, RowPictures(train_split), tmp_path, show_progress=False)
     assert list(tmp_path.iterdir()) == []
