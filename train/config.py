@@ -122,6 +122,7 @@ class TrainConfig(Section):
     cache_dir: str | None = None  # None: a folder "features" beside the run's
     workers: int = Field(0, ge=0)  # processes that prepare rows
     log_every: int = Field(10, ge=1)
+    trackers: list[Literal["tensorboard", "wandb"]] = ["tensorboard"]  # beside log.jsonl
     eval_every: int = Field(0, ge=0)  # 0: only at the end
     eval_rows: int = Field(256, ge=1)  # as even over the categories as they allow, the same every time
     keep_best: bool = False  # final/ is the best evaluation's model, by joint acc@π/6, then acc@π/18; not the last's

@@ -25,7 +25,7 @@ from llava_pose.errors import UserError, run_cli
 from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
 from train.data import PosedRows, Rows, load_data, read_batches, training_rows
-from train.log import Log
+from train.log import Log, start_trackers
 from train.model import build_model, describe_size
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator, shard_weights, shards_weights
@@ -68,7 +68,7 @@ def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], r
     if shards_weights(accelerator):
         shard_weights(accelerator, model)
     model, *optimizers = accelerator.prepare(model, *optimizers)
-    accelerator.init_trackers("logs")
+    start_trackers(accelerator, config, run)
     step, best = load_checkpoint(accelerator, run)
     batches = MicroBatches(
         first_step=step,

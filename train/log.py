@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import resource
 import sys
@@ -11,11 +12,46 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 from tqdm import tqdm
+
+from llava_pose.errors import UserError
 
 from .config import TrainConfig
 from .optimizers import peak_learning_rates
 from .schedule import learning_rate_factor
+
+PROJECT = "llava-pose"
+"""The project's name in the trackers."""
+
+
+def tracking(config: TrainConfig, run: Path) -> dict[str, Any]:
+    """What an accelerator is told of a run's trackers. Raises UserError where a package is missing, which accelerate
+    would pass over in silence."""
+    for name in config.trackers:
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"trackers: {name} is not installed; install it (pip install {name}) or leave it out")
+    folders = ProjectConfiguration(project_dir=str(run), logging_dir=str(run / "logs"))
+    return {"log_with": config.trackers or None, "project_config": folders}
+
+
+def start_trackers(accelerator: Accelerator, config: TrainConfig, run: Path) -> None:
+    """Begin the run in its trackers: TensorBoard's files go to ``logs``, W&B's to ``wandb`` in the run's folder.
+
+    A resumed run goes on in W&B as the run it was. Raises UserError where W&B refuses, as it does without a login.
+    """
+    if "wandb" not in config.trackers:
+        accelerator.init_trackers(PROJECT)
+        return
+    import wandb
+
+    begun = sorted(run.glob("wandb/*run-*"), key=lambda folder: folder.stat().st_mtime)
+    again = {"id": begun[-1].name.rpartition("-")[2], "resume": "allow"} if begun else {}
+    settings = {"name": run.name, "dir": str(run), "config": config.model_dump(), **again}
+    try:
+        accelerator.init_trackers(PROJECT, init_kwargs={"wandb": settings})
+    except wandb.Error as error:
+        raise UserError(f"trackers: wandb: {error}") from error
 
 
 class Log:
@@ -52,7 +88,9 @@ class Log:
             means["tokens_per_second"] = self.sums["input_tokens"] / (now - self.since)
             factor = learning_rate_factor(step - 1, self.config)
             means.update({key: rate * factor for key, rate in peak_learning_rates(self.config).items()})
-            means["peak_memory_gib"] = self._peak_memory()
+            device = self.accelerator.device
+            held = torch.tensor([held_memory(device)], device=device)
+            means["peak_memory_gib"] = float(self.accelerator.gather(held).max())
             means["eta_seconds"] = (self.config.steps - step) * (now - self.started) / (step - self.first_step)
             progress.set_postfix(language=f"{means['language_loss']:.3f}", pose=f"{means['pose_loss']:.3f}")
             self.write(step, means)
@@ -72,11 +110,11 @@ class Log:
                 )
         return values
 
-    def _peak_memory(self) -> float:
-        device = self.accelerator.device
-        if device.type == "cuda":
-            held = torch.cuda.max_memory_allocated(device)
-        else:
-            # Kilobytes, but on macOS bytes.
-            held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return float(self.accelerator.gather(torch.tensor([held / 2**30], device=device)).max())
+
+def held_memory(device: torch.device) -> float:
+    """The most GiB this process has held so far: of the GPU's memory, or, on the CPU, of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Kilobytes, but on macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

@@ -13,13 +13,14 @@ from llava_pose.errors import UserError
 from llava_pose.launch import make_accelerator
 
 from .config import TrainConfig
+from .log import tracking
 
 
 def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     """The accelerator, after checking that the batch divides over its processes."""
     # Half precision is an autocast of train_step's own. Accelerate's would have DeepSpeed turn every weight into bf16,
     # the pose head's and the adapters' too.
-    accelerator = make_accelerator(mixed_precision="no", log_with="tensorboard", project_dir=run)
+    accelerator = make_accelerator(mixed_precision="no", **tracking(config, run))
     share = config.micro_batch_size * accelerator.num_processes
     if config.batch_size % share:
         raise UserError(
