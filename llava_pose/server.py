@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from types import FrameType
@@ -173,11 +173,18 @@ async def _refused(_: Request, error: Exception) -> Response:
     return JSONResponse(body, error.status_code, headers=dict(error.headers or {}))
 
 
+def _place(parts: Sequence[int | str]) -> str:
+    """Where in a body something is, out of pydantic's parts, some of which only say which of several forms it has."""
+    forms = {"stop": {1}, "messages": {2, 4, 6} if "content" in parts[3:4] else {2}}
+    own = [part for index, part in enumerate(parts) if index not in forms.get(str(parts[0]), set())]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in own).lstrip(".")
+
+
 async def _invalid(_: Request, error: Exception) -> Response:
     """The first mistake of a body that has not the form it should have."""
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"][1:]).lstrip(".")
+    place = _place(first["loc"][1:]) if first["loc"][1:] else ""
     given = first.get("input")
     value = f", got {given!r:.60}" if isinstance(given, (bool, int, float)) else ""
     told = f"{place or 'body'}: {first['msg']}{value}"

@@ -54,5 +54,6 @@ def mistakes_in(param: str) -> Iterator[None]:
         yield
     except UserError as error:
         told = " ".join(str(error).split())
-        place = told.partition(": ")[0]
+        # The library speaks of a part's image, which is the whole part here.
+        place = told.partition(": ")[0].removesuffix(".image")
         raise ApiError(400, told, place if place.startswith(param) else param, "invalid_value") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 MAX_BOXES = 32
 MAX_CATEGORIES = 1000
@@ -50,11 +50,22 @@ class ImagePart(Strict):
     box: Box | None = None
 
 
+def _form(content: Any) -> str:
+    return "parts" if isinstance(content, list) else "text"
+
+
+Parts = Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+TextParts = Annotated[list[TextPart], Field(min_length=1)]
+# Which of the two is meant is plain, so that a mistake in one is told of that one.
+Content = Annotated[Annotated[str, Tag("text")] | Annotated[Parts, Tag("parts")], Discriminator(_form)]
+Words = Annotated[Annotated[str, Tag("text")] | Annotated[TextParts, Tag("parts")], Discriminator(_form)]
+
+
 class UserMessage(Strict):
     """What was asked."""
 
     role: Literal["user"]
-    content: str | Annotated[list[Annotated[TextPart | ImagePart, Field(discriminator="type")]], Field(min_length=1)]
+    content: Content
     name: str | None = None
 
 
@@ -62,7 +73,7 @@ class AssistantMessage(Strict):
     """What was answered, as it came back: its poses are accepted, and read no more."""
 
     role: Literal["assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Words
     name: str | None = None
     poses: list[Any] | None = None
 
@@ -71,7 +82,7 @@ class SystemMessage(Strict):
     """What holds for the whole conversation."""
 
     role: Literal["system", "developer"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: Words
     name: str | None = None
 
 
