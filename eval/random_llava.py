@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, LlamaConfig
 
 from llava_pose import assembly, conversation
-from llava_pose.configuration import POSE_TOKEN, LlavaPoseConfig
+from llava_pose.configuration import POSE_TOKEN
 from llava_pose.engine import Engine
+from llava_pose.families.llava import LlavaPoseConfig, LlavaPoseForConditionalGeneration, LlavaPoseProcessor
 from llava_pose.image_inputs import ImageInputs
-from llava_pose.modeling import LlavaPoseForConditionalGeneration
-from llava_pose.processing import CHAT_TEMPLATE, LlavaPoseProcessor, assistant_message
+from llava_pose.processing import assistant_message
+from llava_pose.wordings import VICUNA, with_images
 
 LIKELY = 6
 SURENESS = (0.9, 0.5, 0.97, 0.7)
@@ -86,7 +87,7 @@ def build(size: Size, device: torch.device, dtype: torch.dtype) -> Engine:
         patch_size=14,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=with_images(VICUNA, LlavaPoseProcessor.image_mark),
     )
     return Engine(model, processor)
 

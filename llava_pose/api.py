@@ -76,7 +76,7 @@ class LlavaPose:
         checkpoint.check_has_head(path)
         model, processor = checkpoint.load(path, precision, **kwargs)
         if not kwargs.keys() & {"device_map", "quantization_config"}:
-            model.to(target)  # type: ignore[arg-type]  # transformers declares it for itself only
+            model.to(target)
         return cls(Engine(model, processor))
 
     @property
@@ -157,8 +157,8 @@ class LlavaPose:
 
     @property
     def _side(self) -> int:
-        """The side in pixels of the square the model looks at."""
-        return int(self.engine.model.config.vision_config.image_size)
+        """The longest side in pixels that the model can make use of."""
+        return int(self.engine.processor.side)
 
     def chat(self, image: Any, messages: Sequence[dict[str, Any]]) -> Answer:
         """Answer the last of ``messages``.

@@ -17,11 +17,12 @@ from transformers import (
 )
 
 from . import conversation, vision
-from .configuration import POSE_TOKEN, LlavaPoseConfig
+from .configuration import POSE_TOKEN
 from .errors import UserError
+from .families.llava import LlavaPoseConfig, LlavaPoseForConditionalGeneration, LlavaPoseProcessor
 from .folders import EMBEDDED
-from .modeling import LlavaPoseForConditionalGeneration
-from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
+from .processing import add_pose_token
+from .wordings import VICUNA, with_images
 
 TOKENIZER_SIZE = 1024
 """Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
@@ -146,5 +147,5 @@ def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
-        chat_template=CHAT_TEMPLATE,
+        chat_template=with_images(VICUNA, LlavaPoseProcessor.image_mark),
     )

@@ -1,7 +1,7 @@
 """Model folders: load one, save one.
 
 ``load`` opens four kinds, by what the folder holds and never by words in its path: one of our full models, one of our
-adapters (its base is loaded first, then merged in), a released ``llava`` checkpoint (which gains ``<pose>`` and a
+adapters (its base is loaded first, then merged in), a released checkpoint of one of ``families`` (which gains ``<pose>`` and a
 newly initialised pose head, and nothing else; one that ``merging`` wrote brings its own), and ``"embedded"``, the
 small model in this package. Only safetensors are read, and no code from a checkpoint is ever run.
 """
@@ -23,11 +23,10 @@ from transformers.utils import cached_file
 
 from . import calibration, taxonomy, vision
 from .bases import check_base
-from .configuration import LlavaPoseConfig
 from .errors import UserError
+from .families import Family, family_of, has_head
 from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
-from .modeling import LlavaPoseForConditionalGeneration
-from .processing import CHAT_TEMPLATE, LlavaPoseProcessor, add_pose_token
+from .processing import add_pose_token
 from .quantization import keep_exact
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -35,7 +34,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 HEAD_FILE = "pose_head.safetensors"
 """The pose head of a model that was merged into a plain folder of its family (``merging``)."""
 
-LlavaPair = tuple[LlavaPoseForConditionalGeneration, LlavaPoseProcessor]
+# A family's model and its processor: what is of transformers in them has no type of its own.
+Pair = tuple[Any, Any]
 
 
 def load(
@@ -44,7 +44,7 @@ def load(
     head: Mapping[str, int] | None = None,
     dequantize: bool = False,
     **kwargs: Any,
-) -> LlavaPair:
+) -> Pair:
     """The model (evaluation mode, on the CPU unless ``device_map`` says otherwise) and its processor.
 
     Where the model names categories of its own, they are in the taxonomy from then on. ``model.calibration`` is what
@@ -69,16 +69,15 @@ def load(
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a model folder or reachable hub name: {_first_line(error)}") from error
+    family = family_of(config, path)
     use_taxonomy_of(name)
     adapter = optional_file(name, ADAPTER_CONFIG)
     if adapter is not None:
-        model, processor = _load_adapter(name, adapter, config, dtype, dequantize, **kwargs)
-    elif config.model_type == LlavaPoseConfig.model_type:
-        model, processor = _load_ours(name, config, dtype, **kwargs)
-    elif config.model_type == "llava":
-        model, processor = _load_released(name, config, dtype, head or {}, **kwargs)
+        model, processor = _load_adapter(name, adapter, family, config, dtype, dequantize, **kwargs)
+    elif has_head(config):
+        model, processor = _load_ours(name, family, config, dtype, **kwargs)
     else:
-        raise UserError(f"{path}: config.json: model_type is {config.model_type!r}, expected 'llava_pose' or 'llava'")
+        model, processor = _load_released(name, family, config, dtype, head or {}, **kwargs)
     if "quantization_config" in kwargs:
         keep_exact(model)
     taxonomy.check_canonical(model.config.pose_categories or (), path)
@@ -91,23 +90,25 @@ def load(
 
 
 def check_has_head(path: str | Path) -> None:
-    """Raises UserError where ``path`` is a LLaVA as released: ``load`` would give it a pose head that knows nothing."""
+    """Raises UserError where ``path`` is a checkpoint as released: ``load`` would give it a pose head that knows
+    nothing."""
     name = model_source(path)
     if optional_file(name, ADAPTER_CONFIG) is None:
         config = _from_pretrained(AutoConfig, name, trust_remote_code=False)
-        if config.model_type == "llava" and optional_file(name, HEAD_FILE) is None:
-            raise UserError(f"{path}: a LLaVA without a pose head; finetune it first (train/finetune.py)")
+        family_of(config, path)
+        if not has_head(config) and optional_file(name, HEAD_FILE) is None:
+            raise UserError(f"{path}: a model without a pose head; finetune it first (train/finetune.py)")
 
 
-def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> LlavaPair:
-    processor = _from_pretrained(LlavaPoseProcessor, name)
+def _load_ours(name: str, family: Family, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> Pair:
+    processor = _from_pretrained(family.processor, name)
     extra = {}
     if config.tower_source == EMBEDDED:
         # Kept once in this package, and left out of every model folder that uses it unchanged.
         extra["state_dict"] = {**_weights(name), **_tower_weights()}
     target = None if extra else name
     model, info = _from_pretrained(
-        LlavaPoseForConditionalGeneration,
+        family.model,
         target,
         config=config,
         dtype=dtype or torch.float32,
@@ -121,15 +122,15 @@ def _load_ours(name: str, config: Any, dtype: torch.dtype | None, **kwargs: Any)
 
 
 def _load_released(
-    name: str, config: Any, dtype: torch.dtype | None, head: Mapping[str, int], **kwargs: Any
-) -> LlavaPair:
-    processor = _from_pretrained(LlavaPoseProcessor, name)
-    _complete_processor(processor, config)
+    name: str, family: Family, config: Any, dtype: torch.dtype | None, head: Mapping[str, int], **kwargs: Any
+) -> Pair:
+    processor = _from_pretrained(family.processor, name)
+    processor.complete(config)
     token_id = add_pose_token(processor.tokenizer)
     model, info = _from_pretrained(
-        LlavaPoseForConditionalGeneration,
+        family.model,
         name,
-        config=LlavaPoseConfig.from_llava(config, pose_token_id=token_id, **head),
+        config=family.config.with_pose(config, pose_token_id=token_id, **head),
         dtype=dtype or torch.float32,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # refused by _check_complete, by name
@@ -152,8 +153,14 @@ def _load_head(model: Any, file: Path) -> None:
 
 
 def _load_adapter(
-    name: str, adapter: Path, config: Any, dtype: torch.dtype | None, dequantize: bool, **kwargs: Any
-) -> LlavaPair:
+    name: str,
+    adapter: Path,
+    family: Family,
+    config: Any,
+    dtype: torch.dtype | None,
+    dequantize: bool,
+    **kwargs: Any,
+) -> Pair:
     from peft import PeftModel
 
     base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
@@ -166,9 +173,9 @@ def _load_adapter(
     if dequantize:
         model.dequantize(torch.float32)
         model.float()
-    processor = _from_pretrained(LlavaPoseProcessor, name)
+    processor = _from_pretrained(family.processor, name)
     losses = ("pose_loss_weight", "pose_target_deviation", "pose_geodesic_weight")
-    for field in ("pose_token_id", *losses, "pose_categories"):
+    for field in ("pose_token_id", *losses, "pose_categories", "tower_source"):
         setattr(model.config, field, getattr(config, field))
     try:
         adapted = PeftModel.from_pretrained(model, name)
@@ -181,7 +188,7 @@ def _load_adapter(
 
 def save(
     model: Any,
-    processor: LlavaPoseProcessor,
+    processor: Any,
     path: str | Path,
     dtype: torch.dtype | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
@@ -246,22 +253,11 @@ def _tower_weights() -> dict[str, torch.Tensor]:
     return {f"model.vision_tower.{name}": value for name, value in state.items()}
 
 
-def _complete_processor(processor: LlavaPoseProcessor, config: Any) -> None:
-    """Fill in what older released processors leave out, from the model's configuration, and set our template."""
-    strategy = config.vision_feature_select_strategy
-    processor.patch_size = processor.patch_size or config.vision_config.patch_size
-    processor.vision_feature_select_strategy = strategy
-    processor.num_additional_image_tokens = int(strategy == "default")
-    processor.chat_template = CHAT_TEMPLATE
-    if processor.tokenizer.pad_token is None:
-        processor.tokenizer.pad_token = processor.tokenizer.eos_token
-
-
 def _init_token_row(model: Any, token_id: int) -> None:
     """Give ``<pose>`` a row in both vocabulary matrices: the mean of the rows before it.
 
-    Released llava-1.5 checkpoints have padded rows to spare, and resizing to the tokenizer would cut them off; the
-    matrices only ever grow.
+    Most released checkpoints have padded rows to spare, and resizing to the tokenizer would cut them off; the matrices
+    only ever grow. Where they are tied, they are one.
     """
     if token_id >= model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(token_id + 1, pad_to_multiple_of=64, mean_resizing=False)

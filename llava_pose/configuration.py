@@ -1,12 +1,9 @@
-"""The configuration of a LLaVA with a pose head, in the manner of transformers."""
+"""What a model with a pose head is configured by, in the manner of transformers, whatever its family."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from transformers import AutoConfig, LlavaConfig
-
-from . import vision  # noqa: F401  registers the embedded tower's configuration, which a saved one may hold
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 POSE_TOKEN = "<pose>"
 
@@ -14,8 +11,12 @@ IGNORED_LABEL = -100
 """The label of a position that is not supervised."""
 
 
-class LlavaPoseConfig(LlavaConfig):
-    """A ``LlavaConfig`` and what the pose head needs.
+Config = TypeVar("Config", bound="PoseConfigMixin")
+
+
+@dataclass
+class PoseConfigMixin:
+    """What the pose head needs beside a family's own configuration.
 
     pose_token_id: the id of ``<pose>`` in the tokenizer; pose_bins: bins per angle; pose_hidden_size: width of the
     head's MLP; pose_loss_weight: the pose loss's weight beside the language loss's 1; pose_target_deviation: the
@@ -25,8 +26,6 @@ class LlavaPoseConfig(LlavaConfig):
     pose_categories: the categories it was trained to name, or None; base_weights: of an adapter, a few weights of the
     base it was trained on (``bases``), or None.
     """
-
-    model_type = "llava_pose"
 
     pose_token_id: int | None = None
     pose_bins: int = 40
@@ -39,10 +38,7 @@ class LlavaPoseConfig(LlavaConfig):
     base_weights: dict[str, Any] | None = None
 
     @classmethod
-    def from_llava(cls, config: LlavaConfig, **pose: Any) -> LlavaPoseConfig:
-        """The same LLaVA with a pose head: every field of ``config``, and the ``pose`` fields given."""
+    def with_pose(cls: type[Config], config: Any, **pose: Any) -> Config:
+        """The same model with a pose head: every field of the family's ``config``, and the ``pose`` fields given."""
         fields = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
         return cls(**{**fields, **pose})
-
-
-AutoConfig.register(LlavaPoseConfig.model_type, LlavaPoseConfig)

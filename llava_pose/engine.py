@@ -81,6 +81,7 @@ class Engine:
     def __init__(self, model: Any, processor: Any):
         self.model = model.eval()
         self.processor = processor
+        self.stop_token_id: int = processor.stop_token_id
         # What prompts began with, run once: never changed, only copied. Threads may at worst do the same work twice.
         self._prefixes: dict[tuple[torch.device, bytes], Any] = {}
         # What answers were prefilled with: their next turns go on from there.

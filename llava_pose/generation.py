@@ -166,6 +166,7 @@ class Answering:
         limit = min(request.max_new_tokens, context - len(ids))
         self._waiting.append(_Row(request, ids, spans, limit, processor))
 
+    @torch.inference_mode()
     def cancel(self, request: Request) -> None:
         """Answer this request no further; nothing happens where it is answered already."""
         self._waiting = deque(row for row in self._waiting if row.request is not request)
@@ -212,7 +213,7 @@ class Answering:
         drawn = [index for index, row in enumerate(rows) if row.request.temperature > 0]
         if drawn:
             tokens[drawn] = _drawn(logits[drawn], [rows[index] for index in drawn])
-        end = self._engine.processor.tokenizer.eos_token_id
+        end = self._engine.stop_token_id
         for row, token in zip(rows, tokens.tolist(), strict=True):
             row.write(token, end)
 

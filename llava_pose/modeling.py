@@ -1,4 +1,4 @@
-"""The model: a LLaVA whose last hidden state at ``<pose>`` is decoded into bins of three angles.
+"""The model: one that answers about images, whose last hidden state at ``<pose>`` is decoded into bins of three angles.
 
 ``PoseModelMixin`` holds everything that is about poses and knows no vision-language family: it needs ``self.model``
 (returning ``last_hidden_state``), ``self.lm_head`` and ``get_image_features``, as transformers' families have them.
@@ -13,16 +13,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModelForImageTextToText, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.conversion_mapping import (
     get_checkpoint_conversion_mapping,
     register_checkpoint_conversion_mapping,
 )
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.llava.modeling_llava import LlavaCausalLMOutputWithPast
 
 from .calibration import Calibration
-from .configuration import IGNORED_LABEL, LlavaPoseConfig
+from .configuration import IGNORED_LABEL
 from .losses import pose_losses
 
 
@@ -74,28 +73,23 @@ class PoseModelMixin:
     # Trainer then hands in the number of supervised tokens of the whole batch and leaves the division to forward.
     accepts_loss_kwargs = True
 
-    def _add_pose_head(self) -> None:
-        config = self.config
-        hidden_size = config.get_text_config().hidden_size
-        self.pose_head = PoseHead(hidden_size, config.pose_hidden_size, config.pose_bins)
+    def __init__(self, config: Any):
+        super().__init__(config)  # type: ignore[call-arg]  # the family's class comes next
+        self.pose_head = PoseHead(config.get_text_config().hidden_size, config.pose_hidden_size, config.pose_bins)
+        self.post_init()
+
+    def post_init(self) -> None:
+        """transformers' own last step of making a model."""
+        super().post_init()  # type: ignore[misc]
 
     def pose_positions(self, input_ids: torch.Tensor) -> torch.Tensor:
         """The mask (B, S) of the ``<pose>`` tokens: located by id, after any expansion of the image."""
         return input_ids == self.config.pose_token_id
 
-    def backbone(self, vision_features: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        """Run everything but the two heads; returns the output with ``last_hidden_state`` and the cache.
-
-        ``vision_features`` (images, tokens, channels), the tower's selected features, stand in for ``pixel_values``.
-        """
-        if vision_features is not None:
-            projected = self.model.multi_modal_projector(vision_features.to(self.projector_dtype))
-            kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=projected.split(1))}
+    def backbone(self, **kwargs: Any) -> Any:
+        """Run everything but the two heads, on token ids, masks, a cache and the tensors of ``ImageInputs``; returns the
+        output with ``last_hidden_state`` and the cache."""
         return self.model(**kwargs)
-
-    @property
-    def projector_dtype(self) -> torch.dtype:
-        return next(self.model.multi_modal_projector.parameters()).dtype
 
     def forward(
         self,
@@ -173,29 +167,11 @@ def _at_least_one(given: torch.Tensor | int | None, counted: int) -> torch.Tenso
     return count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1)
 
 
-class LlavaPoseForConditionalGeneration(PoseModelMixin, LlavaForConditionalGeneration):
-    """LLaVA with the pose head. Opens released ``llava`` checkpoints: their key names are converted on loading and
-    kept in that form on disk, and nothing but the pose head is newly initialised."""
-
-    config: LlavaPoseConfig
-    config_class = LlavaPoseConfig
-
-    def __init__(self, config: LlavaPoseConfig):
-        super().__init__(config)
-        self._add_pose_head()
-        self.post_init()
-
-    def save_pretrained(self, save_directory: Any, *, state_dict: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers' own, without the vision tower's weights when they are those kept in this package."""
-        if self.config.tower_source is not None:
-            state = self.state_dict() if state_dict is None else state_dict
-            state_dict = {name: value for name, value in state.items() if ".vision_tower." not in name}
-        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
-
-
-# transformers looks the key conversion up by class and skips classes outside itself: without this line lm_head.weight
-# of a released checkpoint would silently be newly initialised.
-register_checkpoint_conversion_mapping(
-    LlavaPoseForConditionalGeneration.__name__, get_checkpoint_conversion_mapping("llava"), overwrite=True
-)
-AutoModelForImageTextToText.register(LlavaPoseConfig, LlavaPoseForConditionalGeneration)
+def register(config: Any, model: Any) -> None:
+    """Let transformers' Auto classes open a family's model with a pose head, under its ``config.model_type``."""
+    family = config.__mro__[2].model_type
+    # transformers looks the conversion of key names up by class and skips classes outside itself: without this line
+    # lm_head.weight of a released checkpoint would silently be newly initialised.
+    register_checkpoint_conversion_mapping(model.__name__, get_checkpoint_conversion_mapping(family), overwrite=True)
+    AutoConfig.register(config.model_type, config)
+    AutoModelForImageTextToText.register(config, model)

@@ -9,36 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import AddedToken, LlavaProcessor
+from transformers import AddedToken, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from .configuration import IGNORED_LABEL, POSE_TOKEN
 from .image_inputs import ImageInputs
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}"
-    "{% for part in message['content'] %}{{ part['text'] }} {% endfor %}"
-    "{% elif message['role'] == 'user' %}"
-    "USER: "
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}"
-    " ASSISTANT:"
-    "{% else %}"
-    "{% generation %}"
-    "{% for part in message['content'] %} {{ part['text'] }}{% endfor %}{{ eos_token }}"
-    "{% endgeneration %}"
-    "{% endif %}"
-    "{% endfor %}"
-)
-"""LLaVA-1.5's own wording (Vicuna v1), with the assistant's part marked so that its tokens, and no others, are
-supervised, and closed by the end-of-sequence token, as LLaVA-1.5 was trained."""
-
+from .wordings import wording
 
 _RENDERING = threading.Lock()
 """transformers keeps one compiled template for all processors, whose tracker of the assistant's spans refuses a second
@@ -61,23 +43,43 @@ def assistant_message(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-def square(image: Image.Image) -> Image.Image:
-    """The image as RGB, upright by its EXIF, padded with black to a square around its centre.
+def upright(image: Image.Image) -> Image.Image:
+    """The image as RGB, upright by its EXIF."""
+    turned = ImageOps.exif_transpose(image)
+    return (image if turned is None else turned).convert("RGB")
 
-    Black, because object crops that reach over the picture's edge are padded with zeros too.
+
+class PoseProcessorMixin(ProcessorMixin):
+    """What a family's processor needs to know of ``<pose>``, conversations and batches.
+
+    A family says ``pixels_by``, ``image_mark``, ``image_tokens``, ``side`` and ``_inputs``.
     """
-    upright = ImageOps.exif_transpose(image)
-    rgb = (image if upright is None else upright).convert("RGB")
-    if rgb.width == rgb.height:
-        return rgb
-    side = max(rgb.size)
-    canvas = Image.new("RGB", (side, side))
-    canvas.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
-    return canvas
 
+    tokenizer: Any
+    image_processor: Any
+    image_token_id: int
+    chat_template: Any
 
-class LlavaPoseProcessor(LlavaProcessor):
-    """A ``LlavaProcessor`` that knows ``<pose>`` and our chat template."""
+    pixels_by: Any
+    """transformers' image processor that works with Pillow: the same pixels, whether torchvision is there or not."""
+    image_mark = "<image>\n"
+    """How an image is written before a turn's words."""
+
+    @classmethod
+    def from_pretrained(cls, name: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """The processor in a folder or of a hub name."""
+        processor = super().from_pretrained(name, **kwargs)
+        processor.image_processor = cls.pixels_by.from_pretrained(name)
+        return processor
+
+    def complete(self, config: Any) -> None:
+        """Make a released processor ours: with what older ones leave out, from the model's configuration, and with a
+        chat template that marks the assistant's turns, our wording of the marks the checkpoint knows where its own does
+        not. Families add to it what they count tokens by."""
+        if "{% generation" not in str(self.chat_template):
+            self.chat_template = wording(self.tokenizer, config.get_text_config().model_type, self.image_mark)
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
 
     @property
     def pose_token_id(self) -> int:
@@ -88,27 +90,42 @@ class LlavaPoseProcessor(LlavaProcessor):
         return int(token_id)
 
     @property
+    def stop_token_id(self) -> int:
+        """The token that ends an answer: the last of an assistant's turn."""
+        labels = self.encode([user_message("?"), assistant_message("!")])[1]
+        return int(labels[labels != IGNORED_LABEL][-1])
+
+    @property
     def image_tokens(self) -> int:
-        """The number of tokens an image takes, from the sizes this processor works with."""
-        size = self.image_processor.crop_size if self.image_processor.do_center_crop else self.image_processor.size
-        count = (size["height"] // self.patch_size) * (size["width"] // self.patch_size)
-        return count + self.num_additional_image_tokens - (self.vision_feature_select_strategy == "default")
+        """The most tokens an image takes."""
+        raise NotImplementedError
+
+    @property
+    def side(self) -> int:
+        """The longest side in pixels that the model can make use of."""
+        raise NotImplementedError
+
+    def _inputs(self, images: Sequence[Image.Image]) -> ImageInputs:
+        """What the model is given of upright RGB images."""
+        raise NotImplementedError
 
     def pixels(self, images: Sequence[Image.Image], flip: bool = False) -> ImageInputs:
-        """Pixel values (N, 3, H, W) float32 of N images, each padded to a square first; with ``flip``, those of their
-        mirror images too."""
-        values = self.image_processor([square(image) for image in images], return_tensors="pt")["pixel_values"]
-        tokens = (self.image_tokens,) * len(images)
-        # Resizing is symmetric: flipping its result is flipping the picture, at half the decoding.
-        mirrored = ImageInputs({"pixel_values": values.flip(-1)}, tokens) if flip else None
-        return ImageInputs({"pixel_values": values}, tokens, mirrored)
+        """What the model is given of N images; with ``flip``, of their mirror images too."""
+        pictures = [upright(image) for image in images]
+        mirrored = self._inputs([ImageOps.mirror(picture) for picture in pictures]) if flip else None
+        return replace(self._inputs(pictures), mirrored=mirrored)
 
     def render(self, messages: Sequence[dict[str, Any]]) -> tuple[str, list[tuple[int, int]]]:
-        """The conversation as text, and the character spans of the assistant's turns."""
+        """The conversation as text, and the character spans of the assistant's turns.
+
+        No words in it can pose as the marks that turns and images are told by.
+        """
+        marks = [mark for mark in self.tokenizer.all_special_tokens if mark != POSE_TOKEN]
         with _RENDERING:
             rendered: Any = render_jinja_template(
-                [list(messages)],
+                [[_harmless(message, marks) for message in messages]],
                 chat_template=str(self.chat_template),
+                add_generation_prompt=messages[-1]["role"] == "user",
                 return_assistant_tokens_mask=True,
                 **self.tokenizer.special_tokens_map,
             )
@@ -185,11 +202,16 @@ def add_pose_token(tokenizer: Any) -> int:
     return token_id
 
 
+def _harmless(message: dict[str, Any], marks: Sequence[str]) -> dict[str, Any]:
+    parts = message["content"]
+    return {**message, "content": [{**p, "text": without_marks(p["text"], marks)} if "text" in p else p for p in parts]}
+
+
 def without_marks(text: str, marks: Sequence[str] = ("<image>", POSE_TOKEN)) -> str:
     """Somebody's words with the special tokens made harmless, so that no text can pose as an image or a pose.
 
     Round brackets, because leaving the pointed ones out would make a mark of ``<<image>>``.
     """
     for mark in marks:
-        text = text.replace(mark, f"({mark.strip('<>')})")
+        text = text.replace(mark, f"({mark.strip('<|>')})")
     return text

@@ -242,7 +242,7 @@ def test_a_huge_picture_is_answered_as_its_small_original(model, car, tmp_path):
 
 
 def test_a_model_without_the_head_is_refused_by_name(released, tmp_path):
-    with pytest.raises(UserError, match="a LLaVA without a pose head; finetune it first"):
+    with pytest.raises(UserError, match="a model without a pose head; finetune it first"):
         LlavaPose.from_pretrained(released[1])
 
 

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava_pose import assembly, checkpoint
-from llava_pose.configuration import LlavaPoseConfig
 from llava_pose.errors import UserError
-from llava_pose.processing import LlavaPoseProcessor
+from llava_pose.families.llava import LlavaPoseConfig, LlavaPoseProcessor
 from tests.released import IMAGE_TOKENS, assert_equal_outputs, inputs_for, outputs_of, write_released
 
 # A released checkpoint
@@ -188,7 +187,7 @@ def test_folders_that_hold_no_model_are_refused_in_one_line(tiny_model_dir, tmp_
     (tmp_path / "broken" / "config.json").write_text("{")
     refused(tmp_path / "broken", "broken: ")
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    refused(tmp_path / "other", "model_type is 'bert', expected 'llava_pose' or 'llava'")
+    refused(tmp_path / "other", "model_type is 'bert', expected one of llava, llava_next")
     (tmp_path / "empty" / "model.safetensors").unlink()
     refused(tmp_path / "empty", "empty: .*model.safetensors")
     whole = (tiny_model_dir / "model.safetensors").read_bytes()

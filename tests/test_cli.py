@@ -180,7 +180,7 @@ def test_a_folder_of_another_kind_of_model_is_refused_in_one_line(run: Run, phot
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     code, out, err = run("predict", photo, "--model", str(tmp_path))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "model_type is 'bert', expected 'llava_pose' or 'llava'" in err
+    assert "model_type is 'bert', expected one of llava, llava_next" in err
 
 
 # predict

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from llava_pose.processing import LlavaPoseProcessor, assistant_message, square, user_message, without_marks
+from llava_pose.families.llava import LlavaPoseProcessor, square
+from llava_pose.processing import assistant_message, user_message, without_marks
 
 TALK = [
     user_message("What is this object, and how is it posed?", images=1),

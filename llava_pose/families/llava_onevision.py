@@ -1,0 +1,49 @@
+"""LLaVA-OneVision: LLaVA-NeXT's tiles in more resolutions, shrunk where they are many, for Qwen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessorPil,
+    LlavaOnevisionProcessor,
+)
+
+from ..configuration import PoseConfigMixin
+from ..modeling import PoseModelMixin, register
+from .llava_next import TiledProcessorMixin
+
+
+class LlavaOnevisionPoseConfig(PoseConfigMixin, LlavaOnevisionConfig):
+    """A ``LlavaOnevisionConfig`` and what the pose head needs."""
+
+    model_type = "llava_onevision_pose"
+
+
+class LlavaOnevisionPoseForConditionalGeneration(PoseModelMixin, LlavaOnevisionForConditionalGeneration):
+    """LLaVA-OneVision with the pose head."""
+
+    config: LlavaOnevisionPoseConfig
+    config_class = LlavaOnevisionPoseConfig
+
+
+class LlavaOnevisionPoseProcessor(TiledProcessorMixin, LlavaOnevisionProcessor):
+    """A ``LlavaOnevisionProcessor`` for images alone that knows ``<pose>`` and our chat template."""
+
+    pixels_by = LlavaOnevisionImageProcessorPil
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """Its parts: no video processor, which there is none of without torchvision."""
+        return ["image_processor", "tokenizer"]
+
+    def complete(self, config: Any) -> None:
+        """Its tokens are counted by the whole picture's own, and how many tiles' worth there may be at most."""
+        super().complete(config)
+        self.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        self.vision_aspect_ratio = config.vision_aspect_ratio
+
+
+register(LlavaOnevisionPoseConfig, LlavaOnevisionPoseForConditionalGeneration)
