@@ -24,108 +24,17 @@ from llava_pose.errors import UserError
 from llava_pose.image_inputs import ImageInputs
 from llava_pose.images import open_image
 from llava_pose.processing import user_message
-from llava_pose.scene import PosedImage, load_split
+from llava_pose.scene import PosedImage
 
 from .config import TrainConfig
 from .features import FeatureCache, FilePictures, Pictures, RowPictures, build_feature_cache
-from .plain import PlainConversations, load_plain
 from .sampling import Balance, MicroBatches, Mixture, Share, Windows, row_probabilities
+from .sets import PlainRows, PosedRows, Rows
 
 CENSUS_ROWS = 1000
 """Rows, spread over the data, from which it is known what can be asked about it and how often."""
 CHARACTERS_A_TOKEN = 3.5
 """Of English with a usual tokenizer. Lengths are only compared: it decides how a sentence counts beside an image."""
-NAMING_CHARACTERS, OBJECT_CHARACTERS, QUESTION_CHARACTERS = 60, 30, 100
-"""About how long it is to ask for a name and be told it, what each further object adds, and what a 3D question does."""
-
-
-class PosedRows:
-    """A ``datasets`` split of posed images and, where the tower's features are cached, those."""
-
-    def __init__(self, data: Any, weight: float = 1.0, cache: FeatureCache | None = None):
-        self.data, self.weight, self.cache = data, weight, cache
-        self.without_images = data.remove_columns("image")
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    @cached_property
-    def objects(self) -> Any:
-        """The objects of every row, a pyarrow list array."""
-        return self.data.with_format("arrow").select_columns(["objects"])[:]["objects"].combine_chunks()
-
-    @property
-    def categories(self) -> list[str]:
-        """The categories of its objects."""
-        return self.objects.values.field("category").unique().to_pylist()
-
-    @cached_property
-    def characters(self) -> np.ndarray:
-        """About how many characters (rows,) are said of a row beside a 3D question."""
-        counts = np.diff(self.objects.offsets)
-        captions = np.array([len(caption) for caption in self.without_images["caption"]])
-        several = np.where(captions > 0, captions, OBJECT_CHARACTERS * counts)
-        return NAMING_CHARACTERS + np.where(counts > 1, several - OBJECT_CHARACTERS, 0)
-
-    @cached_property
-    def _records(self) -> list[PosedImage]:
-        return [PosedImage.from_row(row) for row in self.without_images]
-
-    def record(self, row: int) -> PosedImage:
-        """A row's record; without its image where cached features stand in: those are small and kept at hand."""
-        return PosedImage.from_row(self.data[row]) if self.cache is None else self._records[row]
-
-
-class PlainRows:
-    """Plain conversations and, where the tower's features are cached, those of their pictures."""
-
-    def __init__(self, conversations: PlainConversations, weight: float = 1.0, cache: FeatureCache | None = None):
-        self.conversations, self.weight, self.cache = conversations, weight, cache
-
-    def __len__(self) -> int:
-        return len(self.conversations)
-
-
-Rows = PosedRows | PlainRows
-
-
-def load_data(config: TrainConfig) -> tuple[list[Rows], list[Any]]:
-    """The data sets to train on and the posed ``val`` splits. Those of weight 0 are left out.
-
-    Raises:
-        UserError: naming the file or folder: it is missing or damaged, a row has no object or a whole split no pose, a
-            conversation is not in LLaVA's form or misses its picture, or so small a weight that an epoch has no row.
-    """
-    rows: list[Rows] = []
-    splits = []
-    for number, part in enumerate(config.data):
-        if not part.weight:
-            continue
-        if part.plain:
-            rows.append(PlainRows(load_plain(part.path, part.images), part.weight))
-        elif Path(part.path).is_file():
-            raise UserError(f"{part.path}: neither a folder of data_prep nor a .json file of conversations")
-        else:
-            posed = PosedRows(load_split(part.path, "train"), part.weight)
-            _check_poses(posed, part.path)
-            rows.append(posed)
-            splits.append(load_split(part.path, "val"))
-        if part.weight * len(rows[-1]) < 1:
-            raise UserError(f"data.{number}.weight: {part.weight} of {len(rows[-1])} rows is less than one an epoch")
-    return rows, splits
-
-
-def _check_poses(rows: PosedRows, path: str) -> None:
-    counts = np.diff(rows.objects.offsets)
-    if not counts.all():
-        row = int(np.argmin(counts))
-        name = rows.without_images[row]["image_id"]
-        raise UserError(f"{path}: split 'train', row {row} ({name}), objects: none, so there is no pose to learn")
-    angles = [
-        rows.objects.values.field(name).to_numpy(zero_copy_only=False) for name in ("azimuth", "elevation", "theta")
-    ]
-    if not np.isfinite(angles).all(0).any():
-        raise UserError(f"{path}: split 'train', objects: not one has a pose (azimuth, elevation, theta)")
 
 
 class TrainingRows(torch.utils.data.Dataset):
@@ -187,10 +96,7 @@ class TrainingRows(torch.utils.data.Dataset):
     def _length(self, draw: int) -> float:
         """About how many tokens a draw has, without making its conversation."""
         rows, row, _, _, asked = self._drawn(draw)
-        if isinstance(rows, PosedRows):
-            characters, images = int(rows.characters[row]) + QUESTION_CHARACTERS * asked, 1
-        else:
-            characters, images = rows.conversations.characters(row), len(rows.conversations.pictures(row))
+        characters, images = rows.size(row, asked)
         return min(characters / CHARACTERS_A_TOKEN, self.max_text_tokens) + images * self.processor.image_tokens
 
     def _sampled(self, number: int) -> tuple[Rows, int, np.random.Generator, bool, bool]:

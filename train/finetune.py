@@ -24,12 +24,13 @@ from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
-from train.data import PosedRows, Rows, load_data, read_batches, training_rows
+from train.data import read_batches, training_rows
 from train.log import Log, start_trackers
 from train.model import build_model, describe_size
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator, shard_weights, shards_weights
 from train.sampling import MicroBatches
+from train.sets import PosedRows, Rows, load_data
 from train.step import train_step
 from train.validation import Validation
 

@@ -45,11 +45,12 @@ from llava_pose.errors import run_cli
 from llava_pose.scene import PosedImage, PosedObject
 from train.beside_trl import now, plain_llava, train_with_trl, trl_rows
 from train.config import TrainConfig, load_config
-from train.data import TrainingRows, load_data, read_batches, training_rows
+from train.data import TrainingRows, read_batches, training_rows
 from train.model import add_lora, build_model
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator
 from train.sampling import MicroBatches
+from train.sets import load_data
 from train.step import train_step
 
 RECIPES = Path(__file__).parent / "recipes"

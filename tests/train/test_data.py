@@ -11,9 +11,10 @@ from llava_pose.geometry import mirror_pose
 from llava_pose.scene import PosedImage, load_split
 from llava_pose.words import turn_words
 from train import features
-from train.data import PosedRows, TrainingRows
+from train.data import TrainingRows
 from train.features import FeatureCache, RowPictures, build_feature_cache, tower_features
 from train.sampling import MicroBatches
+from train.sets import PosedRows
 
 
 def micro(process=0, processes=1, first=0, last=3, batch=48, size=4):
