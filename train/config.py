@@ -42,7 +42,7 @@ class ModelSettings(Section):
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # how attention is computed while training
     train_projector: bool = True
-    train_vision_tower: bool = False
+    train_vision_tower: bool = False  # in full, with lora too: the adapter's folder then holds the tower
     pose_hidden_size: int | None = Field(None, ge=1)  # of a new head; None: 512, or that of a base that has a head
     pose_loss_weight: float = Field(1.0, ge=0)
     pose_target_deviation: float = Field(1.0, ge=0)  # bins; 0 is the paper's hard cross-entropy
@@ -54,8 +54,6 @@ class ModelSettings(Section):
             raise ValueError("give either base (a model to finetune) or text (a language model to build on)")
         if self.lora is not None and self.base is None:
             raise ValueError("lora needs base: an adapter names the model it belongs to, and that must be on disk")
-        if self.lora is not None and self.train_vision_tower:
-            raise ValueError("lora cannot be with train_vision_tower: an adapter would not hold the tower")
         if self.lora is None and self.base_dtype != "fp32":
             raise ValueError(f"base_dtype {self.base_dtype} needs lora: updates of such weights are rounded away")
         return self

@@ -32,6 +32,7 @@ from train.processes import build_accelerator, shard_weights, shards_weights
 from train.sampling import MicroBatches
 from train.sets import PosedRows, Rows, load_data
 from train.step import train_step
+from train.targets import check_targets
 from train.validation import Validation
 
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings laid over the recipe's")
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.overrides)
+    check_targets(config)
     run = Path(config.output_dir)
     if (checkpoints(run) or (run / "final").exists()) and not arguments.resume:
         raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")

@@ -45,13 +45,19 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
 
 
 def add_lora(model: Any, config: TrainConfig) -> Any:
-    """Adapters on the language model, trainable ``<pose>`` rows, and the head (and projector) saved with them."""
+    """Adapters on the language model, trainable ``<pose>`` rows, and what is trained in full saved with them."""
     from peft import LoraConfig, get_peft_model
 
     model.config.base_weights = sample_weights(model.name_or_path)
     lora = config.model.lora
     assert lora is not None
     token = [model.config.pose_token_id]
+    # PEFT trains copies of these: a vision tower is held twice.
+    trained = {
+        "pose_head": True,
+        "multi_modal_projector": config.model.train_projector,
+        "vision_tower": config.model.train_vision_tower,
+    }
     peft_config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -59,7 +65,7 @@ def add_lora(model: Any, config: TrainConfig) -> Any:
         target_modules=lora.target_modules,
         # Both vocabulary matrices by name: the list form would reach the input side only.
         trainable_token_indices={"embed_tokens": token, "lm_head": token},
-        modules_to_save=["pose_head", *(["multi_modal_projector"] if config.model.train_projector else [])],
+        modules_to_save=[name for name, wanted in trained.items() if wanted],
     )
     adapted = get_peft_model(model, peft_config)
     # On a base in half precision PEFT leaves the saved modules in it, where small updates would be rounded away.

@@ -154,7 +154,6 @@ def test_a_missing_key_is_named(write, key):
         ({}, "either base"),
         ({"base": "x", "text": "y"}, "either base"),
         ({"text": {"hidden_size": 8}, "lora": {}}, "lora needs base"),
-        ({"base": "x", "lora": {}, "train_vision_tower": True}, "lora cannot be with train_vision_tower"),
         ({"base": "x", "base_dtype": "bf16"}, "base_dtype bf16 needs lora"),
     ],
 )
