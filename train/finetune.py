@@ -25,10 +25,12 @@ from llava_pose.errors import UserError, run_cli
 from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
 from train.data import read_batches, training_rows
+from train.disk import disk_errors
 from train.log import Log, start_trackers
 from train.model import build_model, describe_size
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator, shard_weights, shards_weights
+from train.resume import check_resumable, origin_of
 from train.sampling import MicroBatches
 from train.sets import PosedRows, Rows, load_data
 from train.step import train_step
@@ -50,12 +52,15 @@ def main() -> None:
         raise UserError(f"{run}: holds a run already; give --resume to go on with it, or another output_dir")
     if arguments.resume:
         taxonomy.use_folder(run)
-    train(config, *load_data(config), run)
+    with disk_errors(run):
+        train(config, *load_data(config), run)
 
 
 def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], run: Path) -> None:
     """Train on the data sets, evaluate on the splits, leave everything in ``run``."""
     accelerator = build_accelerator(config, run)
+    origin = origin_of(accelerator, config, [len(part) for part in sets])
+    check_resumable(run, origin)
     set_seed(config.seed)
     validation = Validation(validation_splits, config)
     model, processor = build_model(config)
@@ -95,7 +100,7 @@ def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], r
             best.add(step, log.write(step, validation.evaluate(accelerator, model, processor)))
         found = config.keep_best and best.step == step
         if step < config.steps and (found or step % config.save_every == 0):
-            save_checkpoint(accelerator, run, step, best, config)
+            save_checkpoint(accelerator, run, step, best, config, origin)
     progress.close()
     if best.evaluated < step:
         best.add(step, log.write(step, validation.evaluate(accelerator, model, processor)))

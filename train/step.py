@@ -87,7 +87,7 @@ def seed_micro_batch(seed: int, start: int) -> None:
     The masks then differ between processes, are the same for any number of processes with micro batches of that size,
     and a resumed run has no random state to find again.
     """
-    torch.manual_seed(int(np.random.SeedSequence([seed, 3, start]).generate_state(1, np.uint64)[0]))
+    torch.manual_seed(int(np.random.SeedSequence([seed, 4, start]).generate_state(1, np.uint64)[0]))
 
 
 def _count(micro: Sequence[dict[str, torch.Tensor]], device: torch.device) -> torch.Tensor:

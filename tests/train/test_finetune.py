@@ -197,12 +197,13 @@ def test_a_resumed_run_names_things_as_it_began_and_refuses_other_words(run, tmp
     own = tmp_path / "own.yaml"
     own.write_text("categories: {car: {spoken: automobile}}")
     monkeypatch.setenv(taxonomy.ENVIRONMENT, str(own))
-    begun = run("named", steps=2, save_every=1)
+    settings = {"save_every": 1, "schedule": "constant_with_warmup"}
+    begun = run("named", steps=2, **settings)
     vocabulary = checkpoint.load(begun / "final")[1].tokenizer.get_vocab()
     shutil.rmtree(begun / "final")
     monkeypatch.delenv(taxonomy.ENVIRONMENT)
     taxonomy.activate(None)
-    run("named", "--resume", steps=3, save_every=1)
+    run("named", "--resume", steps=3, **settings)
     assert taxonomy.spoken_name("car") == "automobile"
     assert checkpoint.load(begun / "final")[1].tokenizer.get_vocab() == vocabulary
     shutil.rmtree(begun / "final")
@@ -210,15 +211,19 @@ def test_a_resumed_run_names_things_as_it_began_and_refuses_other_words(run, tmp
     own.write_text("categories: {car: {spoken: motor car}}")
     taxonomy.use_file(own)
     with pytest.raises(UserError, match=r"named/taxonomy.json: .*'automobile' contradicts 'motor car' in .*own.yaml"):
-        run("named", "--resume", steps=4, save_every=1)
+        run("named", "--resume", steps=4, **settings)
 
 
-def test_resuming_with_another_configurations_weights_is_refused(run, recipe, tmp_path):
-    run("changed", steps=2, save_every=1)
-    shutil.rmtree(tmp_path / "changed" / "final")
+def test_a_checkpoint_with_other_weights_than_are_trained_is_refused(run, recipe, tmp_path):
+    """The configuration is the same: the base under its name is another, or a checkpoint was put there by hand."""
+    folder = run("changed", steps=2, save_every=1)
+    progress = folder / "checkpoint-0000001" / "progress.json"
+    said = json.loads(progress.read_text())
+    said["origin"]["config"]["model"]["train_projector"] = False
+    progress.write_text(json.dumps(said))
     values = recipe(tmp_path)["model"]
-    with pytest.raises(UserError, match="holds other weights than this configuration trains"):
-        run("changed", "--resume", steps=3, model={**values, "train_projector": False})
+    with pytest.raises(UserError, match=r"trained\.safetensors holds other weights than this configuration trains"):
+        run("changed", "--resume", steps=2, save_every=1, model={**values, "train_projector": False})
 
 
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(recipe, tmp_path):
