@@ -1,9 +1,9 @@
 """Model folders: load one, save one.
 
 ``load`` opens four kinds, by what the folder holds and never by words in its path: one of our full models, one of our
-adapters (its base is loaded first, then merged in), a released checkpoint of one of ``families`` (which gains ``<pose>`` and a
-newly initialised pose head, and nothing else; one that ``merging`` wrote brings its own), and ``"embedded"``, the
-small model in this package. Only safetensors are read, and no code from a checkpoint is ever run.
+adapters (its base is loaded first, then merged in), a released checkpoint of one of the ``families`` (which gains
+``<pose>`` and a newly initialised pose head, and nothing else; one that ``merging`` wrote brings its own), and
+``"embedded"``, the small model in this package. Only safetensors are read, and no code from a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from transformers.utils import cached_file
 
 from . import calibration, taxonomy, vision
 from .bases import check_base
+from .configuration import POSE_TOKEN
 from .errors import UserError
 from .families import Family, family_of, has_head
 from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
@@ -100,8 +101,20 @@ def check_has_head(path: str | Path) -> None:
             raise UserError(f"{path}: a model without a pose head; finetune it first (train/finetune.py)")
 
 
-def _load_ours(name: str, family: Family, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> Pair:
+def _own_processor(name: str, family: Family, config: Any) -> Any:
+    """The processor of a folder of ours, whose tokenizer must have the ``<pose>`` that the model was trained with."""
     processor = _from_pretrained(family.processor, name)
+    try:
+        token_id = processor.pose_token_id
+    except ValueError as error:
+        raise UserError(f"{name}: {error}, though the model was trained with one") from error
+    if token_id != config.pose_token_id:
+        raise UserError(f"{name}: {POSE_TOKEN} is the tokenizer's {token_id}, but the model's {config.pose_token_id}")
+    return processor
+
+
+def _load_ours(name: str, family: Family, config: Any, dtype: torch.dtype | None, **kwargs: Any) -> Pair:
+    processor = _own_processor(name, family, config)
     extra = {}
     if config.tower_source == EMBEDDED:
         # Kept once in this package, and left out of every model folder that uses it unchanged.
@@ -168,12 +181,12 @@ def _load_adapter(
         raise UserError(f"{adapter}: base_model_name_or_path is missing")
     if config.base_weights is not None:
         check_base(name, base, config.base_weights)
+    processor = _own_processor(name, family, config)
     head = {field: getattr(config, field) for field in ("pose_bins", "pose_hidden_size")}
     model, _ = load(base, dtype, head, **kwargs)
     if dequantize:
         model.dequantize(torch.float32)
         model.float()
-    processor = _from_pretrained(family.processor, name)
     losses = ("pose_loss_weight", "pose_target_deviation", "pose_geodesic_weight")
     for field in ("pose_token_id", *losses, "pose_categories", "tower_source"):
         setattr(model.config, field, getattr(config, field))
