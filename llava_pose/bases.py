@@ -24,8 +24,9 @@ COPY_TOLERANCE = 0.01
 """The relative difference that a copy in another precision may have: rounding to bfloat16 is at most 2⁻⁸ of a value."""
 
 
-def sample_weights(base: str) -> dict[str, Any]:
-    """What an adapter's config keeps of its base: its name and, of some tensors, shape, dtype and a few values.
+def sample_weights(base: str, loaded_as: str) -> dict[str, Any]:
+    """What an adapter's config keeps of its base: its name, in which precision (such as "nf4") the adapter was trained
+    beside it, and of some of its tensors shape, dtype and a few values.
 
     Raises UserError where ``base`` (a folder, a hub name, "embedded") holds no safetensors that can be read.
     """
@@ -33,7 +34,7 @@ def sample_weights(base: str) -> dict[str, Any]:
     names = sorted(files)
     chosen = sorted({names[round(k * (len(names) - 1) / (TENSORS - 1))] for k in range(TENSORS)})
     try:
-        return {"name": base, "tensors": {name: _sample(files[name], name) for name in chosen}}
+        return {"name": base, "loaded_as": loaded_as, "tensors": {name: _sample(files[name], name) for name in chosen}}
     except (OSError, SafetensorError) as error:
         raise UserError(f"{base}: its weights cannot be read: {error}") from error
 

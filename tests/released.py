@@ -59,13 +59,13 @@ def llama_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def released_model(tokenizer: Any) -> LlavaForConditionalGeneration:
+def released_model(tokenizer: Any, width: int = 32) -> LlavaForConditionalGeneration:
     """A LLaVA-1.5 with CLIP's eyes and a Llama, random weights, its vocabulary padded beyond the tokenizer's."""
     torch.manual_seed(0)
     text = LlamaConfig(
         vocab_size=-(-(len(tokenizer) + 10) // 64) * 64,
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=width,
+        intermediate_size=width * 3 // 2,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -74,7 +74,7 @@ def released_model(tokenizer: Any) -> LlavaForConditionalGeneration:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.2,
+        initializer_range=0.2 * (32 / width) ** 0.5,
     )
     vision = CLIPVisionConfig(
         hidden_size=16,
@@ -97,11 +97,11 @@ def released_model(tokenizer: Any) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration(config).eval()
 
 
-def write_released(folder: Path, old_processor: bool = False) -> LlavaForConditionalGeneration:
+def write_released(folder: Path, old_processor: bool = False, width: int = 32) -> LlavaForConditionalGeneration:
     """Save such a checkpoint into a folder, and return the model. Older ones have a processor without patch size,
     selection strategy and chat template."""
     tokenizer = llama_tokenizer()
-    model = released_model(tokenizer)
+    model = released_model(tokenizer, width)
     side = {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
     images = CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIDE}, crop_size=side)
     settings = {} if old_processor else {"patch_size": PATCH, "vision_feature_select_strategy": "default"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
-from llava_pose import checkpoint
+from llava_pose import assembly, checkpoint
 from llava_pose.bases import sample_weights
 from llava_pose.errors import UserError
+from llava_pose.folders import model_source, optional_file
+from llava_pose.quantization import nf4
 
 from .config import TrainConfig
 
@@ -17,7 +20,7 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     """The model with its trained parts marked, adapters in place, and its processor."""
     settings = config.model
     if settings.text is not None:
-        model, processor = checkpoint.assemble(
+        model, processor = assembly.assemble(
             settings.text,
             settings.vision_tower,
             config.seed,
@@ -25,9 +28,8 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
             pose_hidden_size=settings.pose_hidden_size or 512,
         )
     else:
-        dtype = torch.bfloat16 if settings.base_dtype == "bf16" else torch.float32
         size = settings.pose_hidden_size
-        model, processor = checkpoint.load(settings.base or "", dtype, {"pose_hidden_size": size} if size else None)
+        model, processor = load_base(config, {"pose_hidden_size": size} if size else None)
         if size not in (None, model.config.pose_hidden_size):
             raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
     model.set_attn_implementation({"text_config": settings.attention})
@@ -39,16 +41,29 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     model.model.multi_modal_projector.requires_grad_(settings.train_projector)
     if settings.train_vision_tower:
         model.config.tower_source = None
+    if settings.lora is not None:
+        model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return (model if settings.lora is None else add_lora(model, config)), processor
+
+
+def load_base(config: TrainConfig, head: dict[str, int] | None) -> tuple[Any, Any]:
+    """The base in its ``base_dtype``. In four bits it is on the device that it will be trained on, since it is
+    quantised on the way there, and what is not quantised is in bfloat16."""
+    base = config.model.base or ""
+    if config.model.base_dtype != "nf4":
+        return checkpoint.load(base, torch.bfloat16 if config.model.base_dtype == "bf16" else torch.float32, head)
+    if optional_file(model_source(base), checkpoint.ADAPTER_CONFIG) is not None:
+        raise UserError(f"model.base: {base} is an adapter; for base_dtype nf4 merge it first (llava-pose merge)")
+    where = {"": PartialState().device}
+    return checkpoint.load(base, torch.bfloat16, head, quantization_config=nf4(), device_map=where)
 
 
 def add_lora(model: Any, config: TrainConfig) -> Any:
     """Adapters on the language model, trainable ``<pose>`` rows, and what is trained in full saved with them."""
     from peft import LoraConfig, get_peft_model
 
-    model.config.base_weights = sample_weights(model.name_or_path)
     lora = config.model.lora
     assert lora is not None
     token = [model.config.pose_token_id]
