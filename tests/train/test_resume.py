@@ -66,9 +66,7 @@ def test_other_data_under_the_same_name_is_refused(resume):
     [(zero(2, 2), zero(2, 4)), (zero(2, 2), zero(3, 2)), (zero(2, 2), ALONE), (ALONE, zero(3, 2))],
 )
 def test_an_optimizer_state_that_cannot_be_shared_out_anew_is_refused(resume, begun_by, goes_on):
-    with pytest.raises(
-        UserError, match=r"checkpoint-0000002: its optimizer state is .*launch the run as it was"
-    ):
+    with pytest.raises(UserError, match=r"checkpoint-0000002: its optimizer state is .*launch the run as it was"):
         resume(begun_by, goes_on)
 
 
