@@ -353,6 +353,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_as_the_data_grow(tmp_path):
     """The largest process needs as much for four times the images, over the border of a shard."""
     write_release(tmp_path / "release", 600)

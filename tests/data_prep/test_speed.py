@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from data_prep import speed
@@ -47,6 +48,7 @@ def test_the_obvious_way_and_ours_make_the_same_crops(tmp_path):
     assert compared == objects
 
 
+@pytest.mark.slow
 def test_the_quick_benchmark_runs_and_ends_with_json():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "data_prep/speed.py", "--quick", "--workers", "2"]

@@ -78,6 +78,7 @@ def test_a_stopped_run_asks_only_what_is_left(
         assert (out / name).read_bytes() == (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_answers(
     scenes: Path, asked: Path, evaluate: Evaluate, tiny_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_any_number_of_processes_leaves_the_same_files(
     crops: Path, evaluate: Evaluate, tiny_model_dir: Path, tmp_path: Path, processes: int
 ) -> None:
@@ -66,7 +66,7 @@ def test_any_number_of_processes_leaves_the_same_files(
     assert (together / "metrics.json").read_bytes() == (alone / "metrics.json").read_bytes()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_with_another_number_of_processes_to_the_same_bytes(
     crops: Path, evaluate: Evaluate, tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture, processes: int
 ) -> None:

@@ -19,6 +19,7 @@ RATIOS = {
 }
 
 
+@pytest.mark.slow
 def test_the_last_line_is_one_object_with_every_ratio(monkeypatch, capsys):
     monkeypatch.setattr(speed, "QUICK", TINY)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
