@@ -78,16 +78,16 @@ class Mixture:
 @lru_cache(maxsize=2)
 def _epoch(mixture: Mixture, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """The data set and the row of each sample of an epoch."""
-    parts = []
-    for which, (first, last) in enumerate(zip(mixture.begun(epoch), mixture.begun(epoch + 1), strict=True)):
-        share = mixture.shares[which]
-        rounds = range(first // share.rows, -(-last // share.rows))
+    begun, ended = mixture.begun(epoch), mixture.begun(epoch + 1)
+    counts = [last - first for first, last in zip(begun, ended, strict=True)]
+    places = np.random.default_rng([mixture.seed, 0, epoch]).permutation(np.repeat(np.arange(len(counts)), counts))
+    rows = np.empty(len(places), dtype=np.int64)
+    for which, share in enumerate(mixture.shares):
+        rounds = range(begun[which] // share.rows, -(-ended[which] // share.rows))
         drawn = [_round(share, [mixture.seed, 1, which, number]) for number in rounds]
-        rows = np.concatenate([np.empty(0, np.int64), *drawn])[first - rounds.start * share.rows :][: last - first]
-        parts.append((np.full(len(rows), which), rows))
-    order = np.random.default_rng([mixture.seed, 0, epoch]).permutation(len(mixture))
-    which_parts, row_parts = zip(*parts, strict=True)
-    return np.concatenate(which_parts)[order], np.concatenate(row_parts)[order]
+        first = begun[which] - rounds.start * share.rows
+        rows[places == which] = np.concatenate([np.empty(0, np.int64), *drawn])[first : first + counts[which]]
+    return places, rows
 
 
 def _round(share: Share, seed: list[int]) -> np.ndarray:
@@ -96,7 +96,9 @@ def _round(share: Share, seed: list[int]) -> np.ndarray:
     order = rng.permutation(share.rows)
     if share.probabilities is None:
         return order
-    # Evenly spaced points under one offset (systematic resampling): no row is off by a whole draw.
+    # Evenly spaced points under one offset (systematic resampling): no row is off by a whole draw, and with equals side
+    # by side, no category either.
+    order = order[np.argsort(share.probabilities[order], kind="stable")]
     ends = np.cumsum(share.probabilities[order])
     points = (rng.random() + np.arange(share.rows)) / share.rows
     drawn = order[np.searchsorted(ends / ends[-1], points, side="right").clip(max=share.rows - 1)]

@@ -1,4 +1,4 @@
-"""Rows by number, micro batches by step, features by content: nothing depends on what ran before."""
+"""Samples by number, features by content: nothing depends on what ran before."""
 
 import copy
 import re
@@ -13,29 +13,7 @@ from llava_pose.words import turn_words
 from train import features
 from train.data import TrainingRows
 from train.features import FeatureCache, RowPictures, build_feature_cache, tower_features
-from train.sampling import MicroBatches
 from train.sets import PosedRows
-
-
-def micro(process=0, processes=1, first=0, last=3, batch=48, size=4):
-    return MicroBatches(first, last, batch, size, process, processes)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_every_split_of_a_step_takes_the_same_samples_once(processes, size):
-    taken = [list(micro(process, processes, size=size)) for process in range(processes)]
-    accumulation = 48 // (processes * size)
-    assert {len(batches) for batches in taken} == {3 * accumulation} == {len(micro(0, processes, size=size))}
-    for step in range(3):
-        numbers = [n for batches in taken for group in batches[step * accumulation :][:accumulation] for n in group]
-        assert sorted(numbers) == list(range(48 * step, 48 * (step + 1)))
-    assert {len(group) for batches in taken for group in batches} == {size}
-
-
-def test_a_run_that_starts_later_takes_what_is_left():
-    assert list(micro(1, 2, first=2)) == list(micro(1, 2))[-micro(1, 2).accumulation :]
-    assert list(micro(first=3)) == []
 
 
 @pytest.fixture
