@@ -5,7 +5,7 @@ import { ask, forget, isAnswering, say, stop } from "./chat.js";
 import { announce, find, findAll, make, notice, refill, toast } from "./dom.js";
 import { style } from "./draw.js";
 import { startGizmo } from "./gizmo.js";
-import { showPanel, startPanel } from "./panel.js";
+import { outdate, showPanel, startPanel } from "./panel.js";
 import { onDropAndPaste, readPicture, takePhoto } from "./pictures.js";
 import { askPose, health, hooks, settings } from "./server.js";
 import { showPicture, startStage } from "./stage.js";
@@ -55,10 +55,11 @@ function select(picture) {
 
 function showTray() {
   const tray = find("#tray");
-  tray.hidden = state.pictures.length < 2;
+  const several = state.pictures.length > 1 ? state.pictures : [];
+  tray.hidden = !several.length;
   refill(
     tray,
-    state.pictures.map((picture) => {
+    several.map((picture) => {
       const image = make("img", { src: picture.data, alt: picture.name });
       const pressed = { "aria-pressed": picture === state.picture };
       return make("li", {}, make("button", { type: "button", ...pressed, click: () => select(picture) }, image));
@@ -216,10 +217,10 @@ const box = boxEditor(
   () => state.picture,
   () => {
     naming?.abort();
-    if (state.set) {
-      state.settled = null;
-      show(null);
-    }
+    // What is below stays where it is, or the picture would move away under the pointer.
+    state.set = state.settled = null;
+    showPicture(state.picture);
+    outdate();
   },
   () => name(),
 );

@@ -12,6 +12,7 @@ const percent = (share) => `${Math.round(100 * share)}%`;
 of it, `flip()` for the other pose that an object may have, and back. */
 export function showPanel(set, { choose, flip } = {}) {
   const pose = set?.poses[set.chosen];
+  find("#pose").inert = false;
   find("#pose").hidden = !pose;
   find("#pose-empty").hidden = Boolean(pose);
   if (!pose) return;
@@ -38,6 +39,11 @@ export function showPanel(set, { choose, flip } = {}) {
   );
   showRotation(pose.rotation, pose.chip);
   refill(find("#facts"), facts(pose, set.otherwise, flip).flatMap(([name, ...told]) => [make("dt", {}, name), make("dd", {}, ...told)]));
+}
+
+/** What is shown holds no more, until something else is. */
+export function outdate() {
+  find("#pose").inert = true;
 }
 
 function facts(pose, otherwise, flip) {
