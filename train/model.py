@@ -32,6 +32,14 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
         model, processor = load_base(config, {"pose_hidden_size": size} if size else None)
         if size not in (None, model.config.pose_hidden_size):
             raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
+    if settings.lora is not None:
+        model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
+    return mark_trained(model, config), processor
+
+
+def mark_trained(model: Any, config: TrainConfig) -> Any:
+    """The model as it is trained: what is frozen and what is not, its losses' weights, its adapters."""
+    settings = config.model
     model.set_attn_implementation({"text_config": settings.attention})
     model.config.pose_loss_weight = settings.pose_loss_weight
     model.config.pose_target_deviation = settings.pose_target_deviation
@@ -41,11 +49,9 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
     model.model.multi_modal_projector.requires_grad_(settings.train_projector)
     if settings.train_vision_tower:
         model.config.tower_source = None
-    if settings.lora is not None:
-        model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return (model if settings.lora is None else add_lora(model, config)), processor
+    return model if settings.lora is None else add_lora(model, config)
 
 
 def load_base(config: TrainConfig, head: dict[str, int] | None) -> tuple[Any, Any]:
