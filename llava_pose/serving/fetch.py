@@ -26,6 +26,8 @@ _NOT_PUBLIC = [
         *("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96"),
         # For protocols: not all of them count as private.
         *("192.0.0.0/24", "192.88.99.0/24"),
+        # The private networks of the first IPv6.
+        "fec0::/10",
     )
 ]
 
@@ -66,7 +68,7 @@ async def _get(client: httpx.AsyncClient, url: httpx.URL, max_bytes: int) -> byt
     address = await public_address(url)
     request = client.build_request(
         "GET",
-        url.copy_with(host=address, fragment=None),
+        url.copy_with(host=address, port=PORTS[url.scheme], fragment=None),
         headers={"Host": url.netloc.decode("ascii"), "Accept": "image/*", "Accept-Encoding": "identity"},
         extensions={"sni_hostname": url.raw_host.decode("ascii")},
     )

@@ -35,6 +35,9 @@ that nobody wants."""
 CLIENT_GONE = 499
 """The status written where nobody was left to answer."""
 
+MOST_FRAMES = 20
+"""Calls that the log tells of a mistake of ours."""
+
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -153,14 +156,15 @@ class Guard:
             try:
                 message = await asyncio.wait_for(call.receive(), call.left)
             except asyncio.TimeoutError:
+                call.body_read = True  # nobody is sending
                 raise ApiError(408, "the body did not arrive in time", code="timeout") from None
             if message["type"] == "http.disconnect":
                 raise _ClientGone
             body += message.get("body", b"")
+            call.body_read = not message.get("more_body", False)
             if len(body) > limit:
                 raise too_large
-            if not message.get("more_body", False):
-                call.body_read = True
+            if call.body_read:
                 return bytes(body)
 
     async def _run(self, call: _Call, body: bytes) -> None:
@@ -276,6 +280,6 @@ class _Call:
 def without_message(error: BaseException) -> str:
     """The kind of an exception and where it came from, the newest call first, and the same of what caused it. Its
     message is left out: it may hold what was sent here."""
-    frames = reversed(traceback.extract_tb(error.__traceback__))
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-MOST_FRAMES:])
     told = f"{type(error).__name__}: " + " < ".join(f"{each.filename}:{each.lineno} {each.name}" for each in frames)
     return told if error.__cause__ is None else f"{told}, because of {without_message(error.__cause__)}"
