@@ -46,8 +46,9 @@ class RowCache(Cache):
 
     @property
     def bytes_per_token(self) -> int:
-        """What a token takes; 0 until a first one is there."""
-        return sum(buffer[0, :, 0].nbytes for layer in self._buffers for buffer in layer)
+        """What a token takes; 0 until a first one was there."""
+        buffers = [buffer for layer in self._buffers for buffer in layer]
+        return sum(buffer.shape[1] * buffer.shape[3] * buffer.element_size() for buffer in buffers)
 
     def add(self, kept: Layers | None = None, length: int = 0) -> None:
         """A row behind the others, which begins with the first ``length`` tokens of ``kept``."""
@@ -70,7 +71,9 @@ class RowCache(Cache):
                 buffer[row, :, :last] = buffer[len(self.lengths), :, :last]
             self.lengths[row] = last
         if not self.lengths:
-            self._buffers, self._room = [], (0, 0)
+            self._room = (0, 0)
+            for buffers in self._buffers:
+                buffers[:] = [buffer.new_zeros(0, buffer.shape[1], 0, buffer.shape[3]) for buffer in buffers]
 
     def copy_of(self, row: int) -> Layers:
         """A row's keys and values, apart from the buffers."""
