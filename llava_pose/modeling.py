@@ -87,8 +87,8 @@ class PoseModelMixin:
         return input_ids == self.config.pose_token_id
 
     def backbone(self, **kwargs: Any) -> Any:
-        """Run everything but the two heads, on token ids, masks, a cache and the tensors of ``ImageInputs``; returns the
-        output with ``last_hidden_state`` and the cache."""
+        """Run everything but the two heads, on token ids, masks, a cache and the tensors of ``ImageInputs``; returns
+        the output with ``last_hidden_state`` and the cache."""
         return self.model(**kwargs)
 
     def forward(

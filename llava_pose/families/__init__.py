@@ -1,7 +1,7 @@
 """Vision-language families: what differs from one to another, in one small file each.
 
-To add a family of transformers that has ``model.language_model``, ``model.vision_tower``, ``model.multi_modal_projector``
-and ``lm_head``, write a file with three classes and add its line to ``FAMILIES``:
+To add a family of transformers that has ``model.language_model``, ``model.vision_tower``,
+``model.multi_modal_projector`` and ``lm_head``, write a file with three classes and add its line to ``FAMILIES``:
 
 - a configuration, ``class XPoseConfig(PoseConfigMixin, XConfig)`` with a ``model_type`` of its own;
 - a model, ``class XPoseForConditionalGeneration(PoseModelMixin, XForConditionalGeneration)``, whose ``backbone`` hands
@@ -9,8 +9,8 @@ and ``lm_head``, write a file with three classes and add its line to ``FAMILIES`
 - a processor, ``class XPoseProcessor(PoseProcessorMixin, XProcessor)``, which says how pictures become ``ImageInputs``
   and how many tokens each takes.
 
-``register`` the first two. Its released checkpoints then open, train, save, name and chat as the others do; the tests of
-``tests/families`` take it by one more line with a small configuration.
+``register`` the first two. Its released checkpoints then open, train, save, name and chat as the others do; the tests
+in ``tests/families`` take it in with one more small configuration.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def family_of(config: Any, name: Any) -> Family:
         return _BY_TYPE[config.model_type]
     except KeyError:
         known = ", ".join(family.released for family in FAMILIES)
+        kind = config.model_type
         raise UserError(
-            f"{name}: config.json: model_type is {config.model_type!r}, expected one of {known}, or one with a pose head"
+            f"{name}: config.json: model_type is {kind!r}, expected one of {known}, or one with a pose head"
         ) from None
 
 

@@ -32,8 +32,8 @@ class LlavaPoseForConditionalGeneration(PoseModelMixin, LlavaForConditionalGener
     config_class = LlavaPoseConfig
 
     def backbone(self, vision_features: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        """As every family's. ``vision_features`` (images, tokens, channels), the tower's selected features, stand in for
-        ``pixel_values``."""
+        """As every family's. ``vision_features`` (images, tokens, channels), the tower's selected features, stand in
+        for ``pixel_values``."""
         if vision_features is not None:
             projected = self.model.multi_modal_projector(vision_features.to(self.projector_dtype))
             kwargs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=projected.split(1))}

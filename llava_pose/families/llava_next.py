@@ -34,7 +34,7 @@ class LlavaNextPoseForConditionalGeneration(PoseModelMixin, LlavaNextForConditio
 
 
 class TiledProcessorMixin(PoseProcessorMixin):
-    """Pictures in tiles of one of the resolutions in ``image_grid_pinpoints``, as LLaVA-NeXT and OneVision have them."""
+    """Pictures in tiles of one of the resolutions in ``image_grid_pinpoints``: LLaVA-NeXT's and OneVision's."""
 
     _get_number_of_features: Any
     vision_feature_select_strategy: str

@@ -278,7 +278,7 @@ def test_wrong_input_is_refused_before_any_work(
     assert refused(evaluate, only_val) == f"{only_val}: no split 'train' (found: val)"
     monkeypatch.setattr(torch.nn.Module, "to", None)
     assert refused(evaluate, crops, model=released[1]) == (
-        f"{released[1]}: a LLaVA without a pose head; finetune it first (train/finetune.py)"
+        f"{released[1]}: a model without a pose head; finetune it first (train/finetune.py)"
     )
     assert not (tmp_path / "out").exists()
 
