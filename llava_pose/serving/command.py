@@ -91,15 +91,20 @@ def serve(arguments: argparse.Namespace) -> None:
             "or say --without-key"
         )
 
-    from llava_pose.terminal import open_model
+    from llava_pose.terminal import note, open_model
 
-    model = open_model(arguments.model)
+    from .foyer import foyer
 
-    from llava_pose.server import create_app, log_to_stderr, run
-
-    log_to_stderr()
-    app = create_app(model, _settings(arguments, key))
+    settings = _settings(arguments, key)
     shown = f"[{address}]" if ":" in address else address
+    with foyer(door, settings):
+        note(f"http://{shown}:{port} can be opened; its model is loading")
+        model = open_model(arguments.model)
+
+        from llava_pose.server import create_app, log_to_stderr, run
+
+        log_to_stderr()
+        app = create_app(model, settings)
     print(f"llava-pose {__version__}: http://{shown}:{port} (the API: http://{shown}:{port}/docs)", flush=True)
     run(app, door)
 

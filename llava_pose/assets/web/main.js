@@ -304,7 +304,8 @@ function startKey() {
       dialog.showModal();
     });
   find("#key-close").addEventListener("click", () => dialog.close());
-  hooks.wait = (seconds) => toast(`The server is busy: trying again in ${seconds} s`);
+  hooks.wait = (seconds, loading) =>
+    toast(loading ? "One moment: the model is still loading" : `The server is busy: trying again in ${seconds} s`);
 }
 
 async function watchHealth() {
@@ -316,7 +317,7 @@ async function watchHealth() {
       status.dataset.state = is;
       status.textContent = told[is];
     }
-    await new Promise((resolve) => setTimeout(resolve, is === "ready" ? 15_000 : 500));
+    await new Promise((resolve) => setTimeout(resolve, is === "ready" ? 15_000 : 1000));
   }
 }
 

@@ -11,7 +11,8 @@ export class Refusal extends Error {
   }
 }
 
-/** What the page does meanwhile: `askKey(wrong)` gets a key from the user (null: none); `wait(seconds)` tells of it. */
+/** What the page does meanwhile: `askKey(wrong)` gets a key from the user (null: none); `wait(seconds, loading)`
+tells why it takes longer. */
 export const hooks = { askKey: async () => null, wait: () => {} };
 
 function headers() {
@@ -46,15 +47,18 @@ function pause(seconds, signal) {
   });
 }
 
-async function inWords(response) {
-  let said = "";
+/** OpenAI's error object of a refusal. */
+async function errorOf(response) {
   try {
-    said = (await response.json()).error.message;
+    return (await response.json()).error ?? {};
   } catch {
-    // Not every error comes from the API itself: a proxy before it answers in HTML.
+    return {}; // not every error comes from the API itself: a proxy before it answers in HTML
   }
+}
+
+function inWords(status, said = "") {
   const after = said ? `: ${said}` : ".";
-  switch (response.status) {
+  switch (status) {
     case 401:
       return `The server refused the key${after}`;
     case 413:
@@ -62,9 +66,9 @@ async function inWords(response) {
     case 429:
       return "The server is too busy right now. Try again in a while.";
     case 503:
-      return said ? `The server cannot answer now: ${said}` : "The model is still loading. Try again in a moment.";
+      return `The server cannot answer now${after}`;
     default:
-      return response.status >= 500 ? `The server failed (${response.status})${after}` : said || "The server refused.";
+      return status >= 500 ? `The server failed (${status})${after}` : said || "The server refused.";
   }
 }
 
@@ -88,13 +92,15 @@ async function send(path, body, signal) {
         continue;
       }
       sessionStorage.removeItem(KEY);
-    } else if ([429, 503].includes(response.status) && tries < MOST_TRIES) {
-      const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, 30);
-      hooks.wait(seconds);
-      await pause(seconds, signal);
-      continue;
     }
-    throw new Refusal(await inWords(response), response.status);
+    const { message, code } = await errorOf(response);
+    const loading = code === "loading";
+    if (!loading && (![429, 503].includes(response.status) || tries >= MOST_TRIES)) {
+      throw new Refusal(inWords(response.status, message), response.status);
+    }
+    const seconds = Math.min(Number(response.headers.get("Retry-After")) || 1, 30);
+    hooks.wait(seconds, loading);
+    await pause(seconds, signal);
   }
 }
 
