@@ -205,11 +205,12 @@ def save(
     path: str | Path,
     dtype: torch.dtype | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
+    card: str | None = None,
 ) -> None:
     """Write a folder that ``load`` opens: a full model, or the adapter of a PEFT model.
 
     ``dtype`` casts the weights on the way (the pose head too; ``load`` brings it back to float32); ``state`` stands in
-    for the model's own weights, where those are sharded. The taxonomy goes with it where it is not the built-in one.
+    for the model's own weights, where those are sharded; ``card`` is the folder's README.md. The taxonomy goes with it where it is not the built-in one.
     The folder appears under its name only when it is complete; an older one of that name is replaced.
     """
     path = Path(path)
@@ -224,6 +225,8 @@ def save(
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
         taxonomy.write_into(partial)
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
         make_readable(partial)
         if path.exists():
             shutil.rmtree(path)
@@ -270,13 +273,17 @@ def _init_token_row(model: Any, token_id: int) -> None:
     """Give ``<pose>`` a row in both vocabulary matrices: the mean of the rows before it.
 
     Most released checkpoints have padded rows to spare, and resizing to the tokenizer would cut them off; the matrices
-    only ever grow. Where they are tied, they are one.
+    only ever grow. Where they are tied, they are one. Rows that padding adds get the same mean, and not numbers drawn
+    anew with every loading: they belong to no token, but every probability is a share beside theirs.
     """
-    if token_id >= model.get_input_embeddings().num_embeddings:
+    rows = model.get_input_embeddings().num_embeddings
+    if token_id >= rows:
         model.resize_token_embeddings(token_id + 1, pad_to_multiple_of=64, mean_resizing=False)
     for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
         with torch.no_grad():
-            matrix[token_id] = matrix[:token_id].float().mean(0).to(matrix.dtype)
+            mean = matrix[:token_id].float().mean(0).to(matrix.dtype)
+            matrix[token_id] = mean
+            matrix[rows:] = mean
 
 
 def _from_pretrained(kind: Any, *args: Any, **kwargs: Any) -> Any:

@@ -216,7 +216,8 @@ def training_rows(
         folder = Path(config.cache_dir) if config.cache_dir else run / "features"
         model.to(accelerator.device)
         with accelerator.main_process_first():
-            cache_features(sets, model, processor, folder, config.flip, accelerator.is_local_main_process)
+            bare = model.get_base_model() if config.model.lora else model
+            cache_features(sets, bare, processor, folder, config.flip, accelerator.is_local_main_process)
     sampling = config.sampling
     return TrainingRows(
         sets,

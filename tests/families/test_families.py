@@ -88,6 +88,8 @@ def test_pose_has_a_row_of_its_own_and_the_vocabulary_only_grows(family):
     assert rows == (before if token < before else -(-(token + 1) // 64) * 64) >= before
     matrix = model.get_input_embeddings().weight
     torch.testing.assert_close(matrix[token], matrix[:token].mean(0))
+    again, _ = checkpoint.load(family.folder)
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight), "no row is drawn anew, used or not"
     tied = family.name == "llava_onevision"
     assert (model.lm_head.weight.data_ptr() == matrix.data_ptr()) == tied
 
