@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.files import write_atomic
 from llava_pose import taxonomy
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError, run_cli
 from llava_pose.facts import TOLERANCE_DEGREES, Fact
+from llava_pose.files import write_atomic
 from llava_pose.questions import KINDS, Kind, offered_facts
 from llava_pose.scene import PosedImage, crop_kind, load_split
 

@@ -22,7 +22,6 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.crew import Crew
-from data_prep.files import write_atomic
 from data_prep.rendering.axes import read_axes
 from data_prep.rendering.catalog import SPLITS, Catalog, Kept, image_counts
 from data_prep.rendering.meshfiles import find_meshes
@@ -32,6 +31,7 @@ from data_prep.rendering.writer import Job, Task, Writer
 from llava_pose import __version__, taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
+from llava_pose.files import write_atomic
 
 RECORD = "render.json"
 STORE = ".shapes"  # in the output folder while it is rendered: the user's models as they were read

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from data_prep.conversion.crops import Pixels
-from data_prep.files import write_atomic
+from llava_pose.files import write_atomic
 
 CATEGORIES = ("car", "chair", "bicycle", "teapot")
 SIZES = ((500, 375), (375, 500), (500, 333), (640, 480))

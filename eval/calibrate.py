@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from eval.outputs import add_arguments, in_first_half, name_objects, open_data, open_engine
-from eval.report import write_text
 from llava_pose import calibration
 from llava_pose.arguments import CommandParser
 from llava_pose.calibration import Calibration, Outcomes
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError, run_cli
+from llava_pose.files import write_atomic
 from llava_pose.folders import model_source
 from llava_pose.geometry import pose_error
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fitted = calibration.fit(outcomes[first], engine.model.config.pose_bins, arguments.data, arguments.split)
     print(f"fitted to {first.sum()} objects, judged on the {(~first).sum()} others")
     print("\n".join(judgement(fitted, outcomes[~first])))
-    write_text(folder / calibration.FILE_NAME, calibration.to_text(fitted))
+    write_atomic(folder / calibration.FILE_NAME, calibration.to_text(fitted))
     print(f"wrote {folder / calibration.FILE_NAME}")
 
 

@@ -22,11 +22,11 @@ from scipy import stats
 
 from eval.intervals import Figure, accuracy, bootstrap, figures_of, mean_degrees, median_degrees, percentiles
 from eval.published import read_published
-from eval.report import write_text
 from eval.results import METRICS, PREDICTIONS, joint_errors
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import read_lines
+from llava_pose.files import write_atomic
 
 Line = dict[str, Any]
 UNTOLD = ("fingerprint", "versions", "bootstrap", "categories")
@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     result = compare(read_run(arguments.run_a), read_run(arguments.run_b))
     if arguments.out is not None:
-        write_text(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(format_comparison(result)))
 
 

@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.report import write_text
 from eval.results import PREDICTIONS, without_classes
 from llava_pose import taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import read_lines, score
+from llava_pose.files import write_atomic
 
 LISTS = ("sample_names", "categories", "pose_errors", "classifications")
 _SAMPLE = re.compile(r"(.+)_(\d\d+)")
@@ -43,7 +43,7 @@ def main() -> None:
         if arguments.out is None:
             raise UserError("--out: name the file to write")
         lists = to_lists(read_lines(arguments.run / PREDICTIONS))
-        write_text(arguments.out, json.dumps(lists) + "\n")
+        write_atomic(arguments.out, json.dumps(lists) + "\n")
         print(f"{arguments.out}: {len(lists['sample_names'])} objects")
         return
     lines, classified = read_published(arguments.file)
@@ -51,7 +51,7 @@ def main() -> None:
     if not classified:
         without_classes(metrics)
     if arguments.out is not None:
-        write_text(arguments.out, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(arguments.out, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     for table in ("joint", "pose_only"):
         print(f"{table}:")
         for name, value in metrics[table]["average"].items():

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from eval.report import write_text
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
+from llava_pose.files import write_atomic
 from llava_pose.folders import EMBEDDED
 from llava_pose.question_scores import Line, read_answers, read_questions, score
 from llava_pose.scene import PosedImage, load_split
@@ -87,7 +87,7 @@ def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path) -> li
         return list(read_answers(out / ANSWERS).values())
     partial = out / PARTIAL
     answers = read_partial(partial, lines)
-    write_text(partial, "".join(json.dumps(answer) + "\n" for answer in answers))
+    write_atomic(partial, "".join(json.dumps(answer) + "\n" for answer in answers))
     row, record = -1, None
     with partial.open("a", encoding="utf-8") as file:
         left, done = lines[len(answers) :], len(answers)
@@ -120,7 +120,7 @@ def check_settings(out: Path, settings: Line) -> None:
     """Note what is asked of whom, for whoever goes on. Raises UserError where answers of another run are there."""
     path = out / SETTINGS
     if not path.is_file():
-        write_text(path, json.dumps(settings, indent=1) + "\n")
+        write_atomic(path, json.dumps(settings, indent=1) + "\n")
         return
     there = json.loads(path.read_text(encoding="utf-8"))
     for name, value in settings.items():
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = {**score(lines, answers), "settings": settings}
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_text(options.out / SCORES, json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(options.out / SCORES, json.dumps(scores, indent=1, ensure_ascii=False) + "\n")
     print(format_table(scores))
     missing = sum(line["question_id"] not in answers for line in lines)
     if missing:

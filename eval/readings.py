@@ -20,12 +20,12 @@ import numpy as np
 
 from eval.intervals import accuracy, bootstrap, median_degrees, percentiles
 from eval.outputs import add_arguments, in_first_half, name_objects, open_data, open_engine
-from eval.report import write_text
 from llava_pose import checkpoint
 from llava_pose.arguments import CommandParser
 from llava_pose.bins import PoseBins
 from llava_pose.engine import Engine
 from llava_pose.errors import run_cli
+from llava_pose.files import write_atomic
 from llava_pose.geometry import pose_error
 from llava_pose.joint import decide
 
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"\n{part}: {rows.sum()} objects")
         print("\n".join(format_rows(table)))
     if arguments.out:
-        write_text(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
 
 
 def collect(engine: Engine, data: Any, categories: Sequence[str], batch_size: int) -> Outputs:

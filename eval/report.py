@@ -9,7 +9,6 @@ pictures from the data. The page is one file without scripts or outside resource
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from eval.tables import COLUMNS, Row, comparison, figure, published, vocabulary
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
 from llava_pose.evaluation import read_lines
+from llava_pose.files import write_atomic
 from llava_pose.scene import PosedImage, load_split
 
 FIELDS = {
@@ -55,14 +55,7 @@ def write_report(path: Path, metrics: Line, lines: Sequence[Line], data: Any) ->
     ``metrics`` as in metrics.json, ``lines`` as in predictions.jsonl (angles in radians), ``data`` the split
     they are about (``scene.load_split``), for the pictures.
     """
-    write_text(path, render(metrics, lines, record_finder(data)))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_atomic(path, render(metrics, lines, record_finder(data)))
 
 
 def record_finder(data: Any) -> Callable[[Line], PosedImage | None]:
@@ -133,7 +126,7 @@ def main() -> None:
     for line in lines[:1]:
         if line["target"] is not None and find(line) is None:
             raise UserError(f"{options.data}: has no {line['image_id']}: the predictions are of other data")
-    write_text(options.out / "report.html", render(metrics, lines, find))
+    write_atomic(options.out / "report.html", render(metrics, lines, find))
     print(options.out / "report.html")
 
 

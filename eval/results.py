@@ -14,11 +14,12 @@ import numpy as np
 
 from eval import findings, intervals
 from eval.baselines import chance_levels
-from eval.report import format_table, write_report, write_text
+from eval.report import format_table, write_report
 from llava_pose import __version__
 from llava_pose.calibration import expected_calibration_error, reliability
 from llava_pose.errors import UserError
 from llava_pose.evaluation import columns, score, score_by_count
+from llava_pose.files import write_atomic
 from llava_pose.joint import HIT
 from llava_pose.question_scores import score as score_questions
 
@@ -112,7 +113,7 @@ def write_results(
     the tables; no file of answers where nothing was asked."""
     for name, some in ((PREDICTIONS, lines), (ANSWERS, answers)):
         if some:
-            write_text(out / name, "".join(json.dumps(line) + "\n" for line in some))
+            write_atomic(out / name, "".join(json.dumps(line) + "\n" for line in some))
     write_report(out / REPORT, dict(metrics), lines, data)
-    write_text(out / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(out / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     print(format_table(dict(metrics)))

@@ -34,10 +34,10 @@ import torch
 from tqdm import tqdm
 
 from eval.random_llava import Size, build, say_names
-from eval.report import write_text
 from llava_pose import conversation, taxonomy
 from llava_pose.engine import Engine
 from llava_pose.errors import run_cli
+from llava_pose.files import write_atomic
 from llava_pose.image_inputs import ImageInputs
 
 NAMES = 200
@@ -57,7 +57,7 @@ def main() -> None:
     for name, value in result.items():
         print(f"{name}: {value}")
     if device.type == "cuda" and not arguments.quick:
-        write_text(Path(__file__).parent / "results" / "speed.json", json.dumps(result, indent=1) + "\n")
+        write_atomic(Path(__file__).parent / "results" / "speed.json", json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

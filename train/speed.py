@@ -39,9 +39,9 @@ from tqdm import tqdm
 
 from data_prep.conversion.shards import ShardWriter
 from eval.random_llava import Size, build
-from eval.report import write_text
 from llava_pose import taxonomy
 from llava_pose.errors import run_cli
+from llava_pose.files import write_atomic
 from llava_pose.scene import PosedImage, PosedObject
 from train.beside_trl import now, plain_llava, train_with_trl, trl_rows
 from train.config import TrainConfig, load_config
@@ -81,7 +81,7 @@ def main() -> None:
     for name, value in result.items():
         print(f"{name}: {value}")
     if torch.cuda.is_available() and not quick:
-        write_text(Path(__file__).parent / "results" / "speed.json", json.dumps(result, indent=1) + "\n")
+        write_atomic(Path(__file__).parent / "results" / "speed.json", json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
 
 

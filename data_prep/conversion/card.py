@@ -11,8 +11,8 @@ from data_prep.conversion.rows import Cut
 from data_prep.conversion.source import Source
 from data_prep.conversion.stamp import stamp
 from data_prep.conversion.summary import ANGLES, STEP, Tally
-from data_prep.files import write_atomic
 from llava_pose import __version__, taxonomy
+from llava_pose.files import write_atomic
 
 CARD = """\
 ---

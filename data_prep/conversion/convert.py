@@ -28,10 +28,10 @@ from data_prep.conversion.rows import Cut
 from data_prep.conversion.source import SPLITS, Problem, Source, Task, limited
 from data_prep.conversion.summary import Tally, summary_lines
 from data_prep.conversion.workfolder import WorkFolder
-from data_prep.files import write_atomic
 from llava_pose import __version__, taxonomy
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError
+from llava_pose.files import write_atomic
 from llava_pose.scene import features
 
 IMAGES_PER_SHARD = 512

@@ -22,8 +22,8 @@ from data_prep.conversion.rows import Cut, rows_of
 from data_prep.conversion.shards import ShardWriter, checksum, shard_name
 from data_prep.conversion.source import Problem, Source, Task
 from data_prep.conversion.summary import ANGLES, Tally
-from data_prep.files import write_atomic
 from llava_pose.errors import UserError
+from llava_pose.files import write_atomic
 
 SHARDS, REPORTS = "shards", "reports"
 """The folders of shards and of reports in a work folder."""

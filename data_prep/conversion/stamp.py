@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from data_prep.conversion.shards import checksum
-from data_prep.files import write_atomic
+from llava_pose.files import write_atomic
 
 
 def stamp(checksums: dict[str, int]) -> str:

@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from data_prep.conversion.jobs import REPORTS, SHARDS, Job, Report, fingerprint
 from data_prep.conversion.source import Source
-from data_prep.files import write_atomic
 from llava_pose.errors import UserError
+from llava_pose.files import write_atomic
 from llava_pose.scene import shard_rows
 
 _OUR_FILES = re.compile(r"(train|val)-\d{5}-of-\d{5}\.parquet|README\.md|angles\.png|skipped\.jsonl|taxonomy\.json")

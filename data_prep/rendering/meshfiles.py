@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.files import write_atomic
 from data_prep.rendering.axes import CANONICAL, Axes
 from data_prep.rendering.cad import MAX_BYTES, SUFFIXES, Beside, BrokenModel, finish, read_model
 from data_prep.rendering.shapes.mesh import Shape, Skin
 from llava_pose import taxonomy
 from llava_pose.errors import UserError
+from llava_pose.files import write_atomic
 
 _FORM = "1"  # of the kept files; another one reads all models anew
 

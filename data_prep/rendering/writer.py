@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data_prep.files import write_atomic
 from data_prep.rendering.catalog import Catalog, stream
 from data_prep.rendering.raytrace import TracedShape
 from data_prep.rendering.scenes import Member, Picture, draw_picture
 from data_prep.rendering.shapes.mesh import off_text
+from llava_pose.files import write_atomic
 
 _KEPT_FACES = 300_000  # of the shapes that a process keeps for its next pictures, about half a kilobyte each
 _NEAR = 4  # how many numbers around an image's own its other objects are drawn from

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all, its folder too where it is missing; a text as UTF-8."""
+    content = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
