@@ -210,8 +210,9 @@ def save(
     """Write a folder that ``load`` opens: a full model, or the adapter of a PEFT model.
 
     ``dtype`` casts the weights on the way (the pose head too; ``load`` brings it back to float32); ``state`` stands in
-    for the model's own weights, where those are sharded; ``card`` is the folder's README.md. The taxonomy goes with it where it is not the built-in one.
-    The folder appears under its name only when it is complete; an older one of that name is replaced.
+    for the model's own weights, where those are sharded; ``card`` is the folder's README.md. The taxonomy
+    goes with it where it is not the built-in one. The folder appears under its name only when it is complete; an older
+    one of that name is replaced.
     """
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")

@@ -61,20 +61,23 @@ class _Handler(BaseHTTPRequestHandler):
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
             self.server.files.setdefault(name, {})
-            return self._answer({"url": f"{self.server.url}/datasets/{name}"})
+            kind = "" if asked.get("type", "model") == "model" else f"{asked['type']}s/"
+            return self._answer({"url": f"{self.server.url}/{kind}{name}"})
         if path == "/api/validate-yaml":
             asked = json.loads(body)
             metadata = yaml.safe_load(asked["content"].split("---")[1])
-            errors = [] if isinstance(metadata, dict) and "configs" in metadata else [{"message": "no configs"}]
+            needed = "configs" if asked["repoType"] == "dataset" else "pipeline_tag"
+            right = isinstance(metadata, dict) and needed in metadata
+            errors = [] if right else [{"message": f"no {needed}"}]
             return self._answer({"errors": errors, "warnings": []}, 400 if errors else 200)
-        if match := re.fullmatch(r"/api/datasets/(\w+/\w+)/preupload/main", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/(\w+/\w+)/preupload/main", path):
             return self._answer({"files": [_upload_mode(file["path"]) for file in json.loads(body)["files"]]})
-        if re.fullmatch(r"/datasets/\w+/\w+\.git/info/lfs/objects/batch", path):
+        if re.fullmatch(r"(?:/datasets)?/\w+/\w+\.git/info/lfs/objects/batch", path):
             objects = json.loads(body)["objects"]
             for one in objects:
                 one["actions"] = {"upload": {"href": f"{self.server.url}/stored/{one['oid']}"}}
             return self._answer({"transfer": "basic", "objects": objects})
-        if match := re.fullmatch(r"/api/datasets/(\w+/\w+)/commit/main", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/(\w+/\w+)/commit/main", path):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
@@ -84,22 +87,22 @@ class _Handler(BaseHTTPRequestHandler):
             revision = self.server.revision(match[1])
             url = f"{self.server.url}/datasets/{match[1]}/commit/{revision}"
             return self._answer({"commitUrl": url, "commitOid": revision})
-        if match := re.fullmatch(r"/api/datasets/(\w+/\w+)/paths-info/\w+", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/(\w+/\w+)/paths-info/\w+", path):
             files, asked = self.server.files[match[1]], json.loads(body)["paths"]
             return self._answer([_entry(name, files[name]) for name in asked if name in files])
         return self._answer({"error": path}, 404)
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        if match := re.fullmatch(r"/api/datasets/(\w+/\w+)(/revision/\w+)?", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/(\w+/\w+)(/revision/\w+)?", path):
             if match[1] not in self.server.files:
                 return self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
             names = [{"rfilename": name} for name in sorted(self.server.files[match[1]])]
             info = {"id": match[1], "sha": self.server.revision(match[1]), "siblings": names}
             return self._answer({**info, "private": False, "downloads": 0, "likes": 0, "tags": []})
-        if match := re.fullmatch(r"/api/datasets/(\w+/\w+)/tree/\w+/?(.*)", path):
+        if match := re.fullmatch(r"/api/(?:datasets|models)/(\w+/\w+)/tree/\w+/?(.*)", path):
             return self._tree(self.server.files[match[1]], f"{match[2]}/" if match[2] else "")
-        if match := re.fullmatch(r"/datasets/(\w+/\w+)/resolve/\w+/(.+)", path):
+        if match := re.fullmatch(r"(?:/datasets)?/(\w+/\w+)/resolve/\w+/(.+)", path):
             data = self.server.files.get(match[1], {}).get(match[2])
             if data is None:
                 return self._answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
@@ -141,7 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _upload_mode(path: str) -> dict[str, Any]:
-    return {"path": path, "uploadMode": "lfs" if path.endswith(".parquet") else "regular", "shouldIgnore": False}
+    large = path.endswith((".parquet", ".safetensors"))
+    return {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
 
 
 def _entry(path: str, data: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from llava_pose import checkpoint, taxonomy
 from llava_pose.arguments import CommandParser
 from llava_pose.errors import UserError, run_cli
+from train.card import last_scores, model_card
 from train.checkpointing import checkpoints, handle_weights, load_best, load_checkpoint, save_checkpoint
 from train.config import TrainConfig, load_config, save_config
 from train.data import read_batches, training_rows
@@ -107,16 +108,22 @@ def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], r
     if config.keep_best and best.step < step:
         load_best(accelerator, run, best)
         accelerator.print(f"the best evaluation was that after step {best.step}: its weights are the final ones")
-    save_final(accelerator, model, processor, run, config.save_dtype)
+    final_step = best.step if config.keep_best else step
+    save_final(accelerator, model, processor, config, [len(part) for part in sets], final_step)
     accelerator.end_training()
 
 
-def save_final(accelerator: Accelerator, model: Any, processor: Any, run: Path, save_dtype: str) -> None:
-    """Write the model folder ``final`` that everything else opens."""
+def save_final(
+    accelerator: Accelerator, model: Any, processor: Any, config: TrainConfig, rows: list[int], step: int
+) -> None:
+    """Write the model folder ``final`` that everything else opens: the weights after ``step``, and their card, which
+    tells the ``rows`` of every data set."""
     state = accelerator.get_state_dict(model)
-    dtype = torch.bfloat16 if save_dtype == "bf16" else None
+    dtype = torch.bfloat16 if config.save_dtype == "bf16" else None
+    run = Path(config.output_dir)
     if accelerator.is_main_process:
-        checkpoint.save(accelerator.unwrap_model(model), processor, run / "final", dtype, state)
+        card = model_card(config, rows, step, last_scores(run / "log.jsonl", step))
+        checkpoint.save(accelerator.unwrap_model(model), processor, run / "final", dtype, state, card)
         accelerator.print(f"model folder: {run / 'final'}")
     accelerator.wait_for_everyone()
 
