@@ -148,6 +148,15 @@ def _reading(name: str) -> Iterator[None]:
         raise UserError(f"{name}: not an image that can be read: {error}") from error
 
 
+def parse_box(text: str) -> Box:
+    """A box from ``x1,y1,x2,y2``. Raises UserError for any other text."""
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"box: expected x1,y1,x2,y2 in pixels, got {text!r}") from error
+    return x1, y1, x2, y2
+
+
 def check_box(box: Box, size: tuple[int, int], name: str = "box") -> None:
     """Raises UserError for a box without area, or outside a picture of this width and height."""
     x1, y1, x2, y2 = box

@@ -15,17 +15,14 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
-from llava_pose import taxonomy
 from llava_pose.api import LlavaPose
-from llava_pose.chat import name_at_end
-from llava_pose.configuration import POSE_TOKEN
 from llava_pose.generation import MAX_NEW_TOKENS, Answer, Request
 from llava_pose.images import Box
 
 from .errors import ApiError, error_object, mistakes_in
 from .metrics import Metrics
 from .pictures import checked_picture, picture_bytes
-from .poses import pose_json
+from .poses import answer_poses
 from .schemas import ChatRequest, ImagePart, Message, SystemMessage, TextPart, UserMessage
 from .settings import ServerSettings
 from .worker import ModelError, Worker
@@ -190,18 +187,6 @@ class Chats:
             "completion_tokens": len(answer.tokens),
             "total_tokens": answer.prompt_tokens + len(answer.tokens),
         }
-
-
-def answer_poses(answer: Answer, first: int, box: Box | None) -> list[dict[str, Any]]:
-    """The poses of an answer's marks from the ``first`` on, each named by the words before its mark."""
-    pieces = answer.text.split(POSE_TOKEN)[:-1]
-    told = list(zip(pieces, answer.readings, strict=False))[first:]
-    return [pose_json(reading, _category(piece), box=box) for piece, reading in told]
-
-
-def _category(text: str) -> str:
-    name = name_at_end(text)
-    return name if name == "object" else taxonomy.resolve(name)
 
 
 def _finish_reason(answer: Answer) -> str:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from llava_pose import taxonomy
+from llava_pose.configuration import POSE_TOKEN
 from llava_pose.engine import Naming
+from llava_pose.generation import Answer
 from llava_pose.geometry import rotation_matrix
 from llava_pose.images import Box
 from llava_pose.reading import Alternative, PoseReading
@@ -65,3 +68,27 @@ def chip(reading: PoseReading) -> str:
     angles = canonical_angles(reading.pose)
     height = height_of(angles).removeprefix("from ")
     return f"{pose_text(reading.pose)} · {side_of(angles)}, {height} · {reading.confidence:.0%} sure"
+
+
+def answer_poses(answer: Answer, first: int = 0, box: Box | None = None) -> list[dict[str, Any]]:
+    """The poses of an answer's marks from the ``first`` on, each named by the words before its mark; box: what was
+    asked about."""
+    pieces = answer.text.split(POSE_TOKEN)[:-1]
+    told = list(zip(pieces, answer.readings, strict=False))[first:]
+    return [pose_json(reading, _category(piece), box=box) for piece, reading in told]
+
+
+def _category(text: str) -> str:
+    name = name_at_end(text)
+    return name if name == "object" else taxonomy.resolve(name)
+
+
+def name_at_end(text: str) -> str:
+    """The longest spoken category name that ends a text; "object" where there is none.
+
+    >>> name_at_end("A photo of a dining table")
+    'dining table'
+    """
+    words = f" {text.strip()}".casefold()
+    names = [taxonomy.spoken_name(category) for category in taxonomy.categories()]
+    return max((name for name in names if words.endswith(f" {name.casefold()}")), key=len, default="object")
