@@ -17,8 +17,6 @@ from llava_pose.errors import UserError
 from train import finetune
 from train.config import TrainConfig, load_config
 from train.model import build_model
-from train.optimizers import build_optimizers
-from train.schedule import learning_rate_factor
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,36 +100,6 @@ def test_a_trained_tower_is_saved_with_the_model(run, recipe, tmp_path):
     model, _ = checkpoint.load(folder / "final")
     assert any("vision_tower" in name for name in weights)
     assert not torch.equal(model.model.vision_tower.stem.weight, before)
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize(
-    "rates", [{}, {"head_learning_rate": 0.1, "projector_learning_rate": 0.2, "tower_learning_rate": 0.3}]
-)
-def test_every_trained_weight_has_one_optimizer_and_head_projector_and_tower_their_own_learning_rate(
-    recipe, tmp_path, optimizer, rates
-):
-    values = recipe(tmp_path, cache_features=False, learning_rate=0.001, optimizer=optimizer, **rates)
-    config = TrainConfig.model_validate({**values, "model": {**values["model"], "train_vision_tower": True}})
-    model, _ = build_model(config)
-    groups = [group for optimizer in build_optimizers(model, config) for group in optimizer.param_groups]
-    found = [(id(value), group["peak_lr"]) for group in groups for value in group["params"]]
-    own = {"pose_head": "head", "multi_modal_projector": "projector", "vision_tower": "tower"}
-    expected = {
-        id(value): next((rates.get(f"{own[part]}_learning_rate", 0.001) for part in own if part in name), 0.001)
-        for name, value in model.named_parameters()
-    }
-    assert len(found) == len(expected) and dict(found) == expected
-
-
-def test_the_learning_rate_warms_up_and_falls(recipe, tmp_path):
-    def factors(schedule):
-        config = TrainConfig.model_validate(recipe(tmp_path, steps=10, warmup_steps=2, schedule=schedule))
-        return [round(learning_rate_factor(step, config), 4) for step in range(10)]
-
-    assert factors("linear") == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
-    assert factors("constant_with_warmup") == [0.5] + [1.0] * 9
-    assert factors("cosine")[2:7:2] == [1.0, 0.8536, 0.5]
 
 
 # What is refused
