@@ -70,7 +70,8 @@ STREAM: dict[int | str, dict[str, Any]] = {
         "description": "the answer; with `stream` a chat.completion.chunk an event, whose delta has `poses` beside the "
         "marks in its content, and at the end `[DONE]`",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
+    },
+    404: {"model": schemas.ErrorAnswer, "description": "`model` is not served here"},
 }
 
 

@@ -45,6 +45,8 @@ second one leaves at once."""
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Everything the command takes besides --model."""
     own = ServerSettings()
+    # A key that somebody gives as --api-key must not be taken for the name of a file, which messages tell.
+    parser.allow_abbrev = False
 
     def limit(name: str, default: float | None, told: str, kind: type = int) -> None:
         check = whole_number if kind is int else positive_number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -42,6 +43,8 @@ class Names:
         self.settings = settings
         self.metrics = metrics
         self.threads = threads
+        # Two threads would make two tries of the same names, whose pictures then went through the model apart.
+        self._making = threading.Lock()
 
     async def objects(self, body: PoseRequest, http: Request) -> Response:
         """The object at each box. Raises ApiError."""
@@ -54,7 +57,7 @@ class Names:
         return JSONResponse({"objects": objects})
 
     def _prepare(self, body: PoseRequest, data: bytes) -> _Prepared:
-        with mistakes_in("categories"):
+        with mistakes_in("categories"), self._making:
             names, trie = self.model.candidates(body.categories)
         boxes: list[Box | None] = [(box[0], box[1], box[2], box[3]) for box in body.boxes or []] or [None]
         stream = checked_picture(data, self.settings.max_pixels, "image")
