@@ -15,7 +15,17 @@ from .errors import UserError
 from .folders import EMBEDDED, EMBEDDED_MODEL, EMBEDDED_TOWER, model_source
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "peft", "accelerate", "datasets")
-OPTIONAL = {"trimesh": "render", "embreex": "render", "deepspeed": "deepspeed", "bitsandbytes": "qlora"}
+OPTIONAL = {
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "opencv-python-headless": "data",
+    "openai": "data",
+    "trimesh": "render",
+    "embreex": "render",
+    "deepspeed": "deepspeed",
+    "bitsandbytes": "qlora",
+    "wandb": "wandb",
+}
 """Packages that only some need, and the extra that brings each."""
 
 
