@@ -1,4 +1,4 @@
-"""The ``llava-pose`` command: ``predict``, ``chat``, ``serve`` and ``info``.
+"""The ``llava-pose`` command: ``predict``, ``chat``, ``serve``, ``merge``, ``push`` and ``info``.
 
 Only what ``--help`` needs is imported here; torch and transformers come with the command that uses them, after
 everything that can be wrong with the arguments has been checked.
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import __version__
+from . import __version__, folder_commands
 from .arguments import CommandParser
 from .errors import UserError, run_cli
 from .serving import command as serving
@@ -65,10 +65,21 @@ examples:
   llava-pose chat photo.png                    a session; /help lists its commands
   llava-pose chat photo.png < questions.txt    a question a line
 
-Each pose in the answer shows as ⟨azimuth 312°, elevation 11°, theta 2°⟩, and below the answer with its direction in
-words and how sure the model is. The saved picture has each object's front, left and up axes drawn in the picture's
+Each pose in the answer shows as ⟨azimuth 312°, elevation 11°, theta 2° · front-right, slightly above · 83% sure⟩: its
+angles, the own side and the height that it is seen from, and how sure the model is. Words about a pose are computed
+from its angles. The saved picture has each object's front, left and up axes drawn in the picture's
 middle, side by side when there are several (the model says how an object is turned, not where it is). If the answer
 holds no pose, the picture shows the object that `llava-pose predict` finds."""
+
+COMPLETION_SUMMARY = "Print what makes a shell complete this command's words and file names."
+COMPLETION_EXAMPLES = """\
+examples:
+  llava-pose completion bash > ~/.local/share/bash-completion/completions/llava-pose
+  llava-pose completion zsh > ~/.zfunc/_llava-pose     with ~/.zfunc in fpath"""
+
+DIRECTORIES = ("DIR", "DIR_OR_HUB_ID")
+FILES = ("FILE", "IMAGE", "JSON", "PNG")
+"""What options and arguments are shown as that a shell completes with names of folders, and of files."""
 
 MODEL_HELP = "a model folder or a hub name (owner/name); without it, the small model that comes with this package"
 
@@ -125,16 +136,32 @@ def _parser() -> argparse.ArgumentParser:
 
     serving.add_options(command("serve", serving.serve, serving.SUMMARY, serving.EXAMPLES))
 
+    merge = command("merge", folder_commands.merge, folder_commands.MERGE_SUMMARY, folder_commands.MERGE_EXAMPLES)
+    folder_commands.add_merge_options(merge)
+    push = command("push", folder_commands.push, folder_commands.PUSH_SUMMARY, folder_commands.PUSH_EXAMPLES)
+    folder_commands.add_push_options(push)
+
     command("info", _info, "Tell versions, devices, and which model there is and what is missing.")
+
+    completion = commands.add_parser(
+        "completion",
+        help=COMPLETION_SUMMARY,
+        description=COMPLETION_SUMMARY,
+        epilog=COMPLETION_EXAMPLES,
+        formatter_class=raw,
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="the shell")
+    completion.set_defaults(run=lambda arguments: print(_completion(parser, commands, arguments.shell)))
     return parser
 
 
 def _box(text: str) -> Box:
+    from .images import parse_box
+
     try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected x1,y1,x2,y2 in pixels, got {text!r}") from error
-    return x1, y1, x2, y2
+        return parse_box(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("box: ")) from error
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -213,7 +240,7 @@ def _chat(arguments: argparse.Namespace) -> None:
 
     from .chat import Session
 
-    session = Session(model, image, arguments.save, arguments.box)
+    session = Session(model, image, arguments.save, arguments.box, arguments.image or "")
     if arguments.ask is None:
         session.run()
     else:
@@ -225,6 +252,18 @@ def _info(arguments: argparse.Namespace) -> None:
 
     for line in report(arguments.model):
         print(line)
+
+
+def _completion(parser: argparse.ArgumentParser, commands: Any, shell: str) -> str:
+    import shtab
+
+    for command in commands.choices.values():
+        for action in command._actions:
+            if action.metavar in DIRECTORIES:
+                action.complete = shtab.DIRECTORY
+            elif action.metavar in FILES:
+                action.complete = shtab.FILE
+    return str(shtab.complete(parser, shell))
 
 
 if __name__ == "__main__":
