@@ -50,7 +50,7 @@ def mark_trained(model: Any, config: TrainConfig) -> Any:
     if settings.train_vision_tower:
         model.config.tower_source = None
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model if settings.lora is None else add_lora(model, config)
 
 
