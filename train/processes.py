@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 from transformers.integrations import unset_hf_deepspeed_config
@@ -21,6 +22,7 @@ def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     # Half precision is an autocast of train_step's own. Accelerate's would have DeepSpeed turn every weight into bf16,
     # the pose head's and the adapters' too.
     accelerator = make_accelerator(mixed_precision="no", **tracking(config, run))
+    check_half_precision(config, accelerator.device)
     share = config.micro_batch_size * accelerator.num_processes
     if config.batch_size % share:
         raise UserError(
@@ -51,6 +53,14 @@ def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
     if accelerator.is_main_process:
         run.mkdir(parents=True, exist_ok=True)
     return accelerator
+
+
+def check_half_precision(config: TrainConfig, device: torch.device) -> None:
+    """Raises UserError where the configuration asks for bfloat16 of a GPU that has none (a CPU always has it)."""
+    asked = {"precision": config.precision, "model.base_dtype": config.model.base_dtype}
+    for key, value in asked.items():
+        if value != "fp32" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise UserError(f"{key}: {value}, but {torch.cuda.get_device_name(device)} has no bfloat16; set {key}=fp32")
 
 
 def shards_weights(accelerator: Accelerator) -> bool:
