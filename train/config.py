@@ -207,7 +207,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{override!r}: the value is not valid YAML") from error
-    values[last] = [value] if last == "data" and isinstance(value, str | dict) else value
+    values[last] = [value] if last in ("data", "trackers") and isinstance(value, str | dict) else value
 
 
 def _describe(error: ValidationError) -> str:
