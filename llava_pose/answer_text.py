@@ -19,7 +19,9 @@ class AnswerText:
     ``<pose>``, nothing was read there, and shows in round brackets. The text ends before the first of ``stops``."""
 
     def __init__(self, processor: Any, stops: Sequence[str] = ()):
-        self._pose_id, self._tokenizer, self._stops = processor.pose_token_id, processor.tokenizer, stops
+        self._pose_id, self._stops = processor.pose_token_id, stops
+        # The tokenizer without what transformers does around it, which takes ten times as long.
+        self._tokenizer = processor.tokenizer.backend_tokenizer
         # Everything up to the last <pose>, then the words since, then tokens that are no whole characters yet.
         self._before, self._words = "", ""
         self._context: list[int] = []
@@ -50,10 +52,7 @@ class AnswerText:
 
     def _new(self) -> str:
         # Decoded behind the tokens before them: at the beginning of a text some tokenizers leave a space out.
-        before, both = (
-            self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for tokens in (self._context, self._context + self._rest)
-        )
+        before, both = map(self._tokenizer.decode, (self._context, self._context + self._rest))
         return both[len(before) :]
 
 
@@ -70,6 +69,6 @@ def _beginning_at_end(text: str, marks: Sequence[str]) -> int:
     """The length of the longest end of a text that is the beginning of a mark."""
     longest = max(map(len, marks), default=0) - 1
     for length in range(min(longest, len(text)), 0, -1):
-        if any(mark.startswith(text[-length:]) for mark in marks):
+        if text.endswith(tuple(mark[:length] for mark in marks if len(mark) > length)):
             return length
     return 0

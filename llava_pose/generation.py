@@ -23,7 +23,7 @@ from .errors import UserError
 from .grounding import grounded
 from .image_inputs import ImageInputs
 from .reading import PoseReading, read_poses
-from .row_cache import ImageSpan, Kept, RowCache, image_spans
+from .row_cache import ImageSpan, Kept, Layers, RowCache, common_beginning, image_spans
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -103,8 +103,13 @@ class _Row:
         self.finished = self.complete = False
         self._text = AnswerText(processor, request.stop)
         self._random = random.Random(request.seed)
-        self.kept: Kept | None = None
+        # What it starts from: the first tokens of another conversation.
+        self.start: Layers | None = None
         self.shared = 0
+
+    def common(self, other: _Row) -> int:
+        """How many tokens of this conversation, but for the last, another one begins with."""
+        return common_beginning(self.ids[:-1], self.spans, other.ids, other.spans)
 
     def draw(self) -> float:
         """A number from 0 to 1, of this row's own."""
@@ -226,9 +231,10 @@ class Answering:
             wide = max(columns, len(row.ids) + row.limit)
             if len(self._rows) + len(group) >= self._allowed(wide):
                 break
-            row.kept, row.shared = self._engine.kept.longest(row.ids, row.spans)
-            if row.shared < SHARED_PREFIX:
-                row.kept, row.shared = None, 0
+            self._find_start(row)
+            if any((row.common(other) - row.shared) * 2 > len(row.ids) - row.shared for other in group):
+                # Most of it will be there when the other one runs.
+                continue
             rest = len(row.ids) - row.shared
             most, least = max(longest, rest), min(shortest or rest, rest)
             if group and ((len(group) + 1) * most > PREFILL_TOKENS or most > 2 * least):
@@ -237,6 +243,16 @@ class Answering:
             group.append(row)
             self._waiting.remove(row)
         return group
+
+    def _find_start(self, row: _Row) -> None:
+        """What a waiting row has most in common with: a conversation that was kept, or one that runs."""
+        kept, row.shared = self._engine.kept.longest(row.ids, row.spans)
+        row.start = None if kept is None else kept.layers
+        for index, other in enumerate(self._rows):
+            if (shared := row.common(other)) > row.shared:
+                row.start, row.shared = self._cache.view_of(index), shared
+        if row.shared < SHARED_PREFIX:
+            row.start, row.shared = None, 0
 
     def _allowed(self, columns: int) -> int:
         """How many rows of so many tokens may run side by side."""
@@ -249,11 +265,11 @@ class Answering:
         their first tokens."""
         first, images = len(self._rows), []
         for row in rows:
-            self._cache.add(None if row.kept is None else row.kept.layers, row.shared)
+            self._cache.add(row.start, row.shared)
             unseen = [index for index, span in enumerate(row.spans) if span.start >= row.shared]
             if unseen and row.request.images is not None:
                 images.append(row.request.images.select(unseen))
-            row.kept = None
+            row.start = None
         self._rows += rows
         tokens = [row.ids[row.shared :] for row in rows]
         return self._run(first, tokens, ImageInputs.join(images) if images else None)

@@ -25,6 +25,9 @@ COLUMNS = 128
 KEPT_BYTES = 2**30
 """How much is kept of conversations that may go on. The newest one is kept whatever it takes."""
 
+MOST_KEPT = 128
+"""The most of them: each is compared with every new conversation."""
+
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
 """The keys and values (heads, tokens, channels) of one conversation in every layer."""
 
@@ -75,10 +78,14 @@ class RowCache(Cache):
             for buffers in self._buffers:
                 buffers[:] = [buffer.new_zeros(0, buffer.shape[1], 0, buffer.shape[3]) for buffer in buffers]
 
+    def view_of(self, row: int) -> Layers:
+        """A row's keys and values as they are now."""
+        length = self.lengths[row]
+        return [(keys[row, :, :length], values[row, :, :length]) for keys, values in self._buffers]
+
     def copy_of(self, row: int) -> Layers:
         """A row's keys and values, apart from the buffers."""
-        length = self.lengths[row]
-        return [(keys[row, :, :length].clone(), values[row, :, :length].clone()) for keys, values in self._buffers]
+        return [(keys.clone(), values.clone()) for keys, values in self.view_of(row)]
 
     def place(
         self, first: int, counts: Sequence[int], device: torch.device
@@ -188,20 +195,22 @@ class Kept:
     def nbytes(self) -> int:
         return sum(value.nbytes for layer in self.layers for value in layer)
 
-    def common(self, ids: np.ndarray, spans: Sequence[ImageSpan]) -> int:
-        """How many tokens another conversation has in common with it from the beginning, with equal images and none of
-        them cut."""
-        shorter = min(len(ids), len(self.ids))
-        same = ids[:shorter] == self.ids[:shorter]
-        length = shorter if same.all() else int(same.argmin())
-        for own, other in zip(self.spans, spans, strict=False):
-            if other.start < length and (own != other or other.end > length):
-                return other.start
-        return length
+
+def common_beginning(
+    ids: np.ndarray, spans: Sequence[ImageSpan], other_ids: np.ndarray, other_spans: Sequence[ImageSpan]
+) -> int:
+    """How many tokens two conversations have in common from the beginning, with equal images and none of them cut."""
+    shorter = min(len(ids), len(other_ids))
+    same = ids[:shorter] == other_ids[:shorter]
+    length = shorter if same.all() else int(same.argmin())
+    for own, other in zip(spans, other_spans, strict=False):
+        if own.start < length and (own != other or own.end > length):
+            return own.start
+    return length
 
 
 class KeptCaches:
-    """The newest conversations, bounded by bytes. Threads may share one."""
+    """The newest conversations, bounded by bytes and ``MOST_KEPT``. Threads may share one."""
 
     def __init__(self, max_bytes: int = KEPT_BYTES):
         self.max_bytes = max_bytes
@@ -216,19 +225,22 @@ class KeptCaches:
         """Keep a conversation, and forget the oldest and what it continues."""
         with self._lock:
             for number, entry in list(self._entries.items()):
-                if entry.common(kept.ids, kept.spans) == len(entry.ids):
+                if common_beginning(entry.ids, entry.spans, kept.ids, kept.spans) == len(entry.ids):
                     self._drop(number)
             self._number += 1
             self._entries[self._number] = kept
             self._bytes += kept.nbytes
-            while self._bytes > self.max_bytes and len(self._entries) > 1:
+            while len(self._entries) > 1 and (self._bytes > self.max_bytes or len(self._entries) > MOST_KEPT):
                 self._drop(next(iter(self._entries)))
 
     def longest(self, ids: np.ndarray, spans: Sequence[ImageSpan]) -> tuple[Kept | None, int]:
         """The conversation that has most in common with the beginning of this one, and how many tokens; at least one
         token of this one is left to be run."""
         with self._lock:
-            found = [(entry.common(ids[:-1], spans), number) for number, entry in self._entries.items()]
+            found = [
+                (common_beginning(entry.ids, entry.spans, ids[:-1], spans), number)
+                for number, entry in self._entries.items()
+            ]
             length, number = max(found, default=(0, 0))
             if not length:
                 return None, 0

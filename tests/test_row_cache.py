@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from llava_pose.engine import Engine
 from llava_pose.generation import Answer, Request
 from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
-from llava_pose.row_cache import ImageSpan, Kept, KeptCaches, RowCache, image_digest, image_spans
+from llava_pose.row_cache import ImageSpan, Kept, KeptCaches, RowCache, common_beginning, image_digest, image_spans
 
 Pair = tuple[Any, Any]
 FIRST = [user_message("What is this, and which way does it face?", images=1)]
@@ -156,6 +157,20 @@ def test_turns_that_run_together_start_from_what_each_has_kept(released_pair: Pa
         assert_same(found[request], fresh(released_pair, list(request.messages), request.images))
 
 
+def test_conversations_about_one_image_that_come_together_look_at_it_once(released_pair: Pair, engine: Watched) -> None:
+    questions = ["What is it?", "Which way?", "How far must it turn?", "From which side is it seen?"]
+    requests = [Request([user_message(question, images=1)], images(1), 8) for question in questions]
+    answering = generation.Answering(engine)
+    for request in [*requests, *requests]:
+        answering.add(replace(request))
+    found = []
+    while answering.running:
+        found += [(request, answer) for request, answer in answering.step() if answer.finished]
+    assert engine.looked_at == 1 and len(found) == 8
+    for request, answer in found:
+        assert_same(answer, fresh(released_pair, list(request.messages), request.images, 8))
+
+
 # What is kept
 
 
@@ -195,7 +210,8 @@ def test_no_image_is_cut_or_mistaken() -> None:
         ([1, 0, 0, 0, 2, 0], [ImageSpan(1, 4, a), ImageSpan(5, 7, b)], 5),
         ([1, 9, 9], [], 1),
     ):
-        assert kept.common(np.array(ids), spans) == expected
+        assert common_beginning(kept.ids, kept.spans, np.array(ids), spans) == expected
+        assert common_beginning(np.array(ids), spans, kept.ids, kept.spans) == expected
 
 
 def test_the_oldest_conversations_go_where_there_is_no_room_and_the_newest_stays() -> None:
@@ -216,6 +232,14 @@ def test_a_conversation_that_went_on_is_kept_once() -> None:
     for ids in ([1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 5]):
         kept.add(conversation(ids))
     assert len(kept) == 2
+
+
+def test_no_more_are_kept_than_can_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava_pose.row_cache.MOST_KEPT", 5)
+    kept = KeptCaches()
+    for first in range(9):
+        kept.add(conversation([first, 8, 9]))
+    assert len(kept) == 5
 
 
 def test_threads_may_keep_and_look_side_by_side() -> None:
