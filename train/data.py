@@ -35,6 +35,8 @@ CENSUS_ROWS = 1000
 """Rows, spread over the data, from which it is known what can be asked about it and how often."""
 CHARACTERS_A_TOKEN = 3.5
 """Of English with a usual tokenizer. Lengths are only compared: it decides how a sentence counts beside an image."""
+KEPT_CONVERSATIONS = 4096
+"""So many encoded conversations are kept: asking for a name alone, there is one for each category."""
 
 
 class TrainingRows(torch.utils.data.Dataset):
@@ -72,6 +74,7 @@ class TrainingRows(torch.utils.data.Dataset):
         self.mixture = Mixture(tuple(shares), seed)
         self.windows = None if batch_size is None else Windows(batch_size, seed, self._length)
         self.census = Census.of(self._some_records())
+        self._encoded: dict[Any, tuple[np.ndarray, np.ndarray]] = {}
 
     def _some_records(self) -> Iterator[PosedImage]:
         """Posed records as an epoch has them, without their images, and mirrored ones too where training flips."""
@@ -113,6 +116,11 @@ class TrainingRows(torch.utils.data.Dataset):
         """What posed sample ``number`` shows, without its image where cached features stand in, and says."""
         rows, row, rng, mirrored, asked = self._sampled(number)
         assert isinstance(rows, PosedRows)
+        return self._talk(rows, row, rng, mirrored, asked)
+
+    def _talk(
+        self, rows: PosedRows, row: int, rng: np.random.Generator, mirrored: bool, asked: bool
+    ) -> tuple[PosedImage, Conversation]:
         record = rows.record(row)
         record = record.mirrored() if mirrored else record
         return record, training_conversation(record, rng, asked, self.census)
@@ -121,20 +129,33 @@ class TrainingRows(torch.utils.data.Dataset):
         """A sample's ``ids`` and ``labels`` (S,), ``poses`` (P, 3), and of its images, if any, either ``images`` or
         cached ``vision_features`` (N, tokens, channels). What is wrong with it is returned, for ``read_batches`` to
         raise: raised in a worker it would arrive as a traceback."""
-        rows, row, _, mirrored, _ = self._sampled(number)
+        rows, row, rng, mirrored, asked = self._sampled(number)
         try:
-            return self._plain(rows, row) if isinstance(rows, PlainRows) else self._posed(rows, row, mirrored, number)
+            if isinstance(rows, PlainRows):
+                return self._plain(rows, row)
+            return self._posed(rows, row, rng, mirrored, asked)
         except UserError as error:
             return error
 
-    def _posed(self, rows: PosedRows, row: int, mirrored: bool, number: int) -> dict[str, Any]:
-        record, talk = self.talk(number)
-        ids, labels = self.processor.encode(talk.messages, [1])
+    def _posed(
+        self, rows: PosedRows, row: int, rng: np.random.Generator, mirrored: bool, asked: bool
+    ) -> dict[str, Any]:
+        record, talk = self._talk(rows, row, rng, mirrored, asked)
+        ids, labels = self._encode(talk.messages)
         marks = int((ids == self.processor.pose_token_id).sum())
         if marks != len(talk.poses):
             raise ValueError(f"{record.image_id}: {marks} <pose> tokens for {len(talk.poses)} poses")
         features = None if rows.cache is None else [rows.cache.get(row, mirrored)]
         return self._sample(ids, labels, talk.poses, [record.image], features)
+
+    def _encode(self, messages: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and labels of a conversation about one image, which is one token yet. Not to be written to."""
+        said = tuple(part.get("text") for message in messages for part in message["content"])
+        if said not in self._encoded:
+            if len(self._encoded) >= KEPT_CONVERSATIONS:
+                self._encoded.clear()
+            self._encoded[said] = self.processor.encode(messages, [1])
+        return self._encoded[said]
 
     def _plain(self, rows: PlainRows, row: int) -> dict[str, Any]:
         messages, pictures = rows.conversations.messages(row), rows.conversations.pictures(row)
