@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,14 @@ def posed_image(number: int, category: str, objects: int, rng: np.random.Generat
     return PosedImage(picture, f"{category}/n{number:04d}", width, 48, items, caption, marks)
 
 
-def write_split(folder: Path, split: str, rows: int, seed: int) -> None:
-    """Write such a split."""
+def write_split(folder: Path, split: str, rows: int, seed: int, objects: Sequence[int] = (1, 1, 1, 1, 2)) -> None:
+    """Write such a split; ``objects``: how many each row has, over and over."""
     rng = np.random.default_rng(seed)
     writer = ShardWriter(folder, split)
     for number in range(rows):
         category = list(COLORS)[number % 3]
         # Objects vary, widths too: pictures that are no squares are padded on the way.
-        record = posed_image(number, category, 2 if number % 5 == 4 else 1, rng, 48 + 8 * (number % 2))
+        record = posed_image(number, category, objects[number % len(objects)], rng, 48 + 8 * (number % 2))
         buffer = io.BytesIO()
         record.image.save(buffer, "PNG")
         writer.add({**record.to_row(), "image": {"bytes": buffer.getvalue(), "path": None}})

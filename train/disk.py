@@ -25,7 +25,7 @@ def disk_errors(run: Path) -> Iterator[None]:
         if not _is_full(error):
             raise
         found = checkpoints(run)
-        rest = f"{found[-1]} is complete: free some space and give --resume" if found else "there is no checkpoint yet"
+        rest = f"{found[-1]} is whole: free some space and give --resume" if found else "there is no checkpoint yet"
         raise UserError(f"{run}: the disk is full, or a quota or limit is reached ({error}); {rest}") from error
 
 
