@@ -98,7 +98,7 @@ class Engine:
         return int(self.model.config.get_text_config().max_position_embeddings)
 
     def prompt_length(self, messages: Sequence[dict[str, Any]]) -> int:
-        """The number of tokens of a conversation, the image's included."""
+        """The number of tokens of a conversation, with the most that its images may take."""
         return len(self.processor.encode(messages)[0])
 
     def pixels(self, images: Sequence[Image.Image], flip: bool = False) -> ImageInputs:

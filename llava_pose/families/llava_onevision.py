@@ -1,7 +1,9 @@
-"""LLaVA-OneVision: LLaVA-NeXT's tiles in more resolutions, shrunk where they are many, for Qwen."""
+"""LLaVA-OneVision: LLaVA-NeXT's tiles in more resolutions, shrunk where they are many. Of several pictures in a
+conversation each is looked at in tiles too, as one alone is."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import (
@@ -44,6 +46,17 @@ class LlavaOnevisionPoseProcessor(TiledProcessorMixin, LlavaOnevisionProcessor):
         super().complete(config)
         self.num_image_tokens = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         self.vision_aspect_ratio = config.vision_aspect_ratio
+
+    @property
+    def image_tokens(self) -> int:
+        """No image takes more: the whole picture's, those of all tiles before they are shrunk, and one for each row."""
+        tile = self.image_processor.size["height"]
+        tiles = [(height // tile, width // tile) for height, width in self.image_processor.image_grid_pinpoints]
+        most = int(self.vision_aspect_ratio.removeprefix("anyres_max_"))
+        # transformers shrinks what has more than 1.1² times the area that is meant.
+        area = min(max(rows * columns for rows, columns in tiles), 1.1**2 * most)
+        rows = max(rows for rows, _ in tiles) * math.isqrt(self.num_image_tokens)
+        return int(self.num_image_tokens * (1 + area)) + rows
 
 
 register(LlavaOnevisionPoseConfig, LlavaOnevisionPoseForConditionalGeneration)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from llava_pose import checkpoint
+from tests.eval.conftest import crops, evaluate  # noqa: F401  fixtures
 from tests.families.released import WRITERS
 from tests.short_runs import data_dir, recipe, run  # noqa: F401  fixtures
 

@@ -8,15 +8,18 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
+from transformers import LlavaOnevisionImageProcessorPil
 
 from llava_pose import LlavaPose, checkpoint, conversation
 from llava_pose.bins import PoseBins
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.evaluation import predict_records
+from llava_pose.families.llava_onevision import LlavaOnevisionPoseProcessor
 from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
 from llava_pose.scene import PosedImage, load_split
+from tests.families.released import write_llava_onevision
 from tests.released import assert_equal_outputs
 from tests.test_trie import sequences_of
 
@@ -134,6 +137,30 @@ def test_an_image_of_any_shape_takes_as_many_tokens_as_the_model_gives_features(
     assert 0 < images.tokens[0] <= family.processor.image_tokens
     output = whole(family.model, family.processor, TALK[:1], images)
     assert torch.isfinite(output.logits).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_picture_takes_more_tokens_than_image_tokens_says(family, seed):
+    processor, sizes = family.processor, np.random.default_rng(seed).integers(1, 300, (700, 2)).tolist()
+    if family.name == "internvl":
+        counts = [
+            processor.image_seq_length
+            * processor.image_processor.get_number_of_image_patches(*size, {"crop_to_patches": True})
+            for size in sizes
+        ]
+    else:
+        counts = [processor.image_tokens if family.name == "llava" else processor._tokens(*size) for size in sizes]
+    assert 0.8 * processor.image_tokens < max(counts) <= processor.image_tokens
+
+
+def test_no_picture_takes_more_tokens_at_the_released_onevisions_sizes(tmp_path):
+    write_llava_onevision(tmp_path)
+    processor = LlavaOnevisionPoseProcessor.from_pretrained(tmp_path)
+    processor.image_processor, processor.num_image_tokens = LlavaOnevisionImageProcessorPil(), 27 * 27
+    processor.vision_aspect_ratio = "anyres_max_9"
+    sizes = np.random.default_rng(0).integers(1, 3000, (4000, 2)).tolist()
+    counts = [processor._tokens(*size) for size in sizes]
+    assert 0.9 * processor.image_tokens < max(counts) <= processor.image_tokens == 729 + int(729 * 10.89) + 6 * 27
 
 
 def test_tiles_differ_between_pictures_where_a_family_has_them(family, pictures):
@@ -330,7 +357,7 @@ def lora_settings(folder, **more):
     return {"model": model, "steps": 2, "cache_features": False, "learning_rate": 0.01}
 
 
-def test_a_finetuned_adapter_comes_back_evaluates_and_chats(family, run, data_dir, pictures):
+def test_a_finetuned_adapter_comes_back_evaluates_and_chats(family, run, data_dir, pictures, monkeypatch):
     folder = run(family.name, **lora_settings(family.folder))
     model, processor = checkpoint.load(folder / "final")
     assert type(model) is type(family.model)
@@ -351,11 +378,12 @@ def test_a_finetuned_adapter_comes_back_evaluates_and_chats(family, run, data_di
     assert lines[1]["class_probability"] == pytest.approx(alone[0]["class_probability"], abs=1e-4)
     assert lines[1]["azimuth"] == pytest.approx(alone[0]["azimuth"], abs=1e-3)
 
+    monkeypatch.setattr("llava_pose.api.MAX_NEW_TOKENS", 20)
     chat = LlavaPose.from_pretrained(folder / "final")
     messages = [{"role": "user", "content": "What is this?"}]
     first = chat.chat(pictures[1], messages)
     assert len(first.readings) == first.text.count("<pose>")
-    messages += [{"role": "assistant", "content": first.text[:40]}, {"role": "user", "content": "And its front?"}]
+    messages += [{"role": "assistant", "content": first.text}, {"role": "user", "content": "And its front?"}]
     followed = chat.chat(pictures[1], messages)
     assert len(followed.readings) == followed.text.count("<pose>")
     [found] = chat.predict(pictures[1], ["car", "sofa"], boxes=[2, 2, 40, 18], flip=True)
