@@ -60,7 +60,7 @@ def test_final_is_the_best_evaluations_model_and_its_checkpoint_outlives_the_new
     assert last_step(folder) == 10
 
 
-@pytest.mark.parametrize("keep_best", [True, False])
+@pytest.mark.parametrize("keep_best", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_training_ends_after_so_many_evaluations_without_a_better_one(run, scripted, keep_best):
     folder = run("stopped", **settings(steps=12, early_stopping=2, keep_best=keep_best))
     assert last_step(folder) == 8
@@ -70,7 +70,7 @@ def test_training_ends_after_so_many_evaluations_without_a_better_one(run, scrip
     assert [line["step"] for line in lines if "val_acc_pi_6" in line] == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("killed_after", [5, 8, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 7))])
+@pytest.mark.parametrize("killed_after", [5, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 4, 7, 8))])
 def test_the_decisions_survive_a_kill(run, scripted, monkeypatch, killed_after):
     whole = run("whole", **settings(steps=12, early_stopping=2))
     step, done = finetune.train_step, []
