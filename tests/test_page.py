@@ -76,7 +76,7 @@ def test_from_a_picture_to_an_answer_with_its_axes(address, chromium):
         after = visit.pixels("#overlay")
         assert is_drawn(after, AXES["up"][1], 100) and not np.array_equal(before, after)
 
-        tab.get_by_role("button", name="Remove the box").click()
+        tab.get_by_role("button", name="Remove box").click()
         tab.evaluate(LISTEN)
         visit.ask(QUESTION)
         heard = tab.evaluate("window.heard")

@@ -96,12 +96,10 @@ function drawLabel(context, start, tip, text, size, { ink, edge }) {
   context.fillText(text, x, y);
 }
 
-export function drawBox(context, [x1, y1, x2, y2], label, width) {
-  const size = Math.max(11, 7 * width);
+function drawBox(context, [x1, y1, x2, y2], width) {
   context.strokeStyle = rgb(style.box_color);
   context.lineWidth = width;
   context.strokeRect(x1, y1, x2 - x1, y2 - y1);
-  if (label) drawTag(context, [x1, y1], label, size);
 }
 
 function drawTag(context, corner, text, size) {
@@ -121,7 +119,9 @@ export function drawPoses(context, poses, width, height, chosen = -1) {
   const placed = places(poses, width, height);
   placed.forEach(({ pose, center, length }, index) => {
     const label = several ? `${index + 1} ${pose.name}` : pose.name;
-    if (pose.box) drawBox(context, pose.box, label, Math.max(2, Math.min(width, height) / 180));
+    const line = Math.max(2, Math.min(width, height) / 180);
+    if (pose.box && !pose.framed) drawBox(context, pose.box, line);
+    if (pose.box) drawTag(context, pose.box, label, Math.max(11, 7 * line));
     else if (several) drawTag(context, [center[0] - 0.5 * length, center[1] - 1.2 * length - 16], label, 16);
   });
   const order = placed.map((place, index) => ({ ...place, strong: chosen < 0 || chosen === index }));

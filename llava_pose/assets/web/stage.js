@@ -30,7 +30,11 @@ function draw() {
   // Lines and letters keep their size on the screen whatever the size of the picture.
   const ratio = window.devicePixelRatio || 1;
   const scale = canvas.width / ratio / picture.width;
-  const scaled = poses.map((pose) => ({ ...pose, box: pose.box?.map((edge) => edge * scale) }));
+  const scaled = poses.map((pose) => ({
+    ...pose,
+    box: pose.box?.map((edge) => edge * scale),
+    framed: String(pose.box) === String(picture.box), // by the box that the user can move
+  }));
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   drawPoses(context, scaled, picture.width * scale, picture.height * scale, chosen);
 }
