@@ -1,6 +1,8 @@
 """The sums of train/memory.py against what is known of the released models and what a real model holds."""
 
+import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -158,3 +160,14 @@ def test_the_command_prints_both_tables(monkeypatch, capsys):
 def test_what_has_no_sum_is_refused():
     with pytest.raises(UserError, match="the sums are for adapters on a base"):
         count(load_config("train/recipes/demo.yaml"))
+
+
+def test_the_pages_sums_are_the_commands(monkeypatch, capsys):
+    """train/README.md shows every table below the command that prints it."""
+    page = Path("train/README.md").read_text()
+    commands = re.findall(r"^    python train/memory.py (.*)$", page, re.MULTILINE)
+    assert len(commands) == 3 and any("8,64,512" in words for words in commands)
+    for words in commands:
+        monkeypatch.setattr(sys, "argv", ["memory.py", *words.split()])
+        memory.main()
+        assert capsys.readouterr().out.strip() in page, words
