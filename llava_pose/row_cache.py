@@ -44,7 +44,7 @@ class RowCache(Cache):
         self.lengths: list[int] = []
         self._rows = slice(0)
         self._starts: list[int] = []
-        self._at: tuple[torch.Tensor, slice, torch.Tensor] | None = None
+        self._at: tuple[torch.Tensor, torch.Tensor] | None = None
         self._room = (0, 0)
 
     @property
@@ -106,7 +106,7 @@ class RowCache(Cache):
         self._at = None
         if len(set(self._starts)) == 1:
             return positions, None
-        self._at = (torch.arange(first, self._rows.stop, device=device)[:, None], slice(None), positions)
+        self._at = (torch.arange(first, self._rows.stop, device=device)[:, None], positions)
         columns = torch.arange(max(self._starts) + width, device=device)
         return positions, (columns <= positions[..., None])[:, None]
 
@@ -118,9 +118,7 @@ class RowCache(Cache):
         columns = had_columns if columns <= had_columns else -(-columns // COLUMNS) * COLUMNS
         self._room = (rows, columns)
         for buffers in self._buffers:
-            for index, buffer in enumerate(buffers):
-                buffers[index] = grown = buffer.new_zeros(rows, buffer.shape[1], columns, buffer.shape[3])
-                grown[:had_rows, :, :had_columns] = buffer
+            buffers[:] = [_grown(buffer, rows, columns) for buffer in buffers]
 
     # What transformers asks of a cache
 
@@ -131,14 +129,16 @@ class RowCache(Cache):
         that its rows hold."""
         states = (key_states, value_states)
         if layer_idx == len(self._buffers):
-            rows, columns = self._room
-            self._buffers.append([value.new_zeros(rows, value.shape[1], columns, value.shape[3]) for value in states])
+            empty = [value.new_empty(0, value.shape[1], 0, value.shape[3]) for value in states]
+            self._buffers.append([_grown(buffer, *self._room) for buffer in empty])
         end = max(self._starts) + key_states.shape[2]
         for buffer, value in zip(self._buffers[layer_idx], states, strict=True):
             if self._at is None:
                 buffer[self._rows, :, self._starts[0] : end] = value
             else:
-                buffer[self._at] = value.transpose(1, 2)
+                # A model may be spread over several devices.
+                rows, columns = (place.to(buffer.device) for place in self._at)
+                buffer[rows, :, columns] = value.transpose(1, 2)
         keys, values = (buffer[self._rows, :, :end] for buffer in self._buffers[layer_idx])
         return keys, values
 
@@ -149,6 +149,14 @@ class RowCache(Cache):
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """How many columns a pass of so many tokens sees, from the first on."""
         return self._starts[0] + query_length, 0
+
+
+def _grown(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """A buffer of that size with the same contents. Zeros elsewhere: what is masked counts for nothing, unless it is
+    not finite."""
+    grown = buffer.new_zeros(rows, buffer.shape[1], columns, buffer.shape[3])
+    grown[: len(buffer), :, : buffer.shape[2]] = buffer
+    return grown
 
 
 class ImageSpan(NamedTuple):
