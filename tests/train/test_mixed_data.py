@@ -14,12 +14,12 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load_file
 
 from llava_pose.errors import UserError
 from llava_pose.processing import assistant_message, user_message
 from llava_pose.scene import load_split
+from tests.plain_talk import kinds, turns, write_plain
 from train import finetune
 from train.config import TrainConfig
 from train.data import TrainingRows, cache_features, cut_to_length, read_batches
@@ -31,26 +31,9 @@ from train.sets import PlainRows, PosedRows, load_data
 ROOT = Path(__file__).parents[2]
 
 
-def turns(*texts):
-    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
-
-
 @pytest.fixture(scope="session")
 def plain_file(tmp_path_factory):
-    """Twelve conversations: half about one of three pictures, one about two, the others about none."""
-    folder = tmp_path_factory.mktemp("plain")
-    rng = np.random.default_rng(0)
-    for number in range(3):
-        Image.fromarray(rng.integers(0, 255, (20 + 8 * number, 30, 3), dtype=np.uint8)).save(folder / f"{number}.png")
-    entries = [
-        {"image": f"{number % 3}.png", "conversations": turns("<image>\nOn the left?", "A car " * (1 + number))}
-        for number in range(5)
-    ]
-    entries.append({"image": ["2.png", "0.png"], "conversations": turns("<image><image>Same?", "No.")})
-    entries += [{"conversations": turns("Tell me more.", "More " * (1 + 5 * number))} for number in range(6)]
-    path = folder / "talk.json"
-    path.write_text(json.dumps(entries))
-    return path
+    return write_plain(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture
@@ -64,16 +47,6 @@ def rows(data_dir, plain_file, tiny_pair):
         return TrainingRows(both, tiny_pair[1], **{"seed": 0, "flip": True, **more})
 
     return make
-
-
-def kinds(rows, count):
-    """The numbers of the first samples by kind: posed, about pictures, text alone."""
-    found = {"posed": [], "pictures": [], "text": []}
-    for number in range(count):
-        sample = rows[number]
-        kind = "posed" if len(sample["poses"]) else "pictures" if "images" in sample else "text"
-        found[kind].append(number)
-    return found
 
 
 def losses(model, batch):
