@@ -32,8 +32,8 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
         model, processor = load_base(config, {"pose_hidden_size": size} if size else None)
         if size not in (None, model.config.pose_hidden_size):
             raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
-    if settings.lora is not None:
-        model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
+        if settings.lora is not None:
+            model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
     return mark_trained(model, config), processor
 
 
