@@ -34,7 +34,7 @@ LAUNCHERS = {
 }
 """Micro batch size and launcher; the batch is 8 rows, so two processes of 2 rows accumulate twice."""
 
-LOSS, NORM, GRADIENT, WEIGHT = 1e-5, 1e-4, 1e-4, 1e-3
+LOSS, NORM, GRADIENT, WEIGHT = 1e-5, 1e-5, 1e-5, 1e-4
 """Tolerances, relative: of each step's losses; of its gradient's norm; of the first step's gradient of a part (of its
 norm); of each weight after the last step (of its norm)."""
 
