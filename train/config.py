@@ -114,6 +114,7 @@ class TrainConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["bf16", "fp32"] = "bf16"
     gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile each layer of the language model; the first steps then take minutes
     flip: bool = True  # random horizontal flip; all text is written after it
     question_share: float = Field(0.5, ge=0, le=1)  # conversations with a 3D question beside name or caption
     cache_features: bool = False  # the frozen tower runs once per image and mirror image

@@ -50,8 +50,30 @@ def mark_trained(model: Any, config: TrainConfig) -> Any:
     if settings.train_vision_tower:
         model.config.tower_source = None
     if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    return model if settings.lora is None else add_lora(model, config)
+        checkpoint_activations(model)
+    trained = model if settings.lora is None else add_lora(model, config)
+    if config.compile:
+        compile_layers(model)
+    return trained
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have layers computed anew on the way back instead of kept."""
+    settings = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(settings)
+    else:  # transformers 5.20, the last for Python 3.10, has its older name alone
+        model.gradient_checkpointing_enable(settings)
+
+
+def compile_layers(model: Any) -> None:
+    """Have torch fuse each layer of the language model when it is first run, for batches of any size and length.
+
+    Layer by layer, not the whole: what is around them (images into the text, supervised positions alone) depends on the
+    data, and one compiled layer serves them all. Weights keep their names.
+    """
+    for layer in model.model.language_model.layers:
+        layer.compile(dynamic=True)
 
 
 def load_base(config: TrainConfig, head: dict[str, int] | None) -> tuple[Any, Any]:
