@@ -13,7 +13,9 @@ the same order and the same parts trained. The last line is one JSON object:
   theirs is;
 - samples_per_second, tokens_per_second: ours; tokens are those of text and images, without padding;
 - mfu: the share of the GPU's peak that the model's own multiplications make up (null where no peak is known);
-- peak_memory_gib: ours, of the GPU or of the process.
+- peak_memory_gib: ours, of the GPU or of the process;
+- compiled_ratio: our samples a second with ``compile: true`` over those without (not with --quick: compiling takes
+  minutes).
 
 On a GPU, without --quick, the object is also saved in train/results.
 """
@@ -46,7 +48,7 @@ from llava_pose.scene import PosedImage, PosedObject
 from train.beside_trl import now, plain_llava, train_with_trl, trl_rows
 from train.config import TrainConfig, load_config
 from train.data import TrainingRows, read_batches, training_rows
-from train.model import add_lora, build_model
+from train.model import add_lora, build_model, compile_layers
 from train.optimizers import build_optimizers
 from train.processes import build_accelerator
 from train.sampling import MicroBatches
@@ -64,11 +66,12 @@ PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "A6000": 155,
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed: pictures of this side, so many steps a round and rounds."""
+    """What is timed: pictures of this side, so many steps a round and rounds; and whether compiled layers are, too."""
 
     side: int
     steps: int
     rounds: int
+    compiled: bool
 
 
 def main() -> None:
@@ -87,7 +90,7 @@ def main() -> None:
 
 def on_cpu(folder: Path, quick: bool) -> dict[str, Any]:
     """The demo's model, trained in full."""
-    plan = Plan(side=192, steps=2, rounds=1) if quick else Plan(side=192, steps=8, rounds=3)
+    plan = Plan(192, steps=2, rounds=1, compiled=False) if quick else Plan(192, steps=8, rounds=3, compiled=True)
     config = settings(
         "demo", folder, optimizer="adamw", **({"batch_size": 16, "micro_batch_size": 16} if quick else {})
     )
@@ -97,7 +100,7 @@ def on_cpu(folder: Path, quick: bool) -> dict[str, Any]:
 
 def on_gpu(folder: Path, quick: bool) -> dict[str, Any]:
     """LLaVA-1.5 in shape, with the 7B recipe's adapters on a frozen base in bf16."""
-    plan = Plan(side=512, steps=4 if quick else 12, rounds=1 if quick else 3)
+    plan = Plan(512, steps=4 if quick else 12, rounds=1 if quick else 3, compiled=not quick)
     roomy = torch.cuda.get_device_properties(0).total_memory > 100e9
     batch = 16 if roomy else 8
     config = settings(
@@ -144,6 +147,7 @@ def measure(config: TrainConfig, plan: Plan, model: Any, processor: Any, folder:
         )
     first = next(iter(configs))
     best = statistics.median(seconds[first])
+    compiled = compiled_ratio(configs[first], model, base, rows[first], plan) if plan.compiled else None
     return {
         "trl_ratio": ratio(seconds["trl"], seconds[first]),
         "trl_ratio_with_tower": ratio(seconds["trl"], seconds["tower"]),
@@ -151,12 +155,29 @@ def measure(config: TrainConfig, plan: Plan, model: Any, processor: Any, folder:
         "tokens_per_second": tokens / best,
         "mfu": mfu(base, tokens, plan.steps * config.batch_size, best),
         "peak_memory_gib": peak,
+        "compiled_ratio": compiled,
         "device": torch.cuda.get_device_name()
         if torch.cuda.is_available()
         else f"CPU, {torch.get_num_threads()} threads",
         "batch_size": config.batch_size,
         "parameters": sum(value.numel() for value in base.parameters()),
     }
+
+
+def compiled_ratio(config: TrainConfig, model: Any, base: Any, rows: TrainingRows, plan: Plan) -> float:
+    """The median over the rounds of the time uncompiled over that with compiled layers, each round one after the
+    other; what compiling takes does not count."""
+    layers = base.model.language_model.layers
+    compile_layers(base)
+    compiled = [layer._compiled_call_impl for layer in layers]
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    train_ours(config, model, rows, plan.steps)
+    for number in range(2 * plan.rounds):
+        use = number % 2 == 0
+        for layer, call in zip(layers, compiled, strict=True):
+            layer._compiled_call_impl = call if use else None
+        seconds[use].append(train_ours(config, model, rows, plan.steps)[0])
+    return ratio(seconds[False], seconds[True])
 
 
 def ratio(theirs: list[float], ours: list[float]) -> float:
