@@ -69,7 +69,8 @@ class Request:
 
     temperature: 0 for the likeliest token at each step, else of the drawing, among the likeliest that together have a
     probability of ``top_p``; stop: texts before the first of which the answer ends; seed: answers drawn by the same one
-    are the same. Raises UserError for a value out of range.
+    are the same; growing: whether the answer is told at each step, rather than once at its end, which is less work.
+    Raises UserError for a value out of range.
     """
 
     messages: Sequence[dict[str, Any]]
@@ -79,6 +80,7 @@ class Request:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    growing: bool = True
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -193,7 +195,8 @@ class Answering:
         if joining:
             states.append(self._prefill(joining))
         self._write(torch.cat(states) if states else None)
-        answers = [(row.request, row.answer()) for row in self._rows]
+        told = [row for row in self._rows if row.finished or row.request.growing or row.request.stop]
+        answers = [(row.request, row.answer()) for row in told]
         for index in reversed(range(len(self._rows))):
             if self._rows[index].finished:
                 self._leave(index)

@@ -56,14 +56,14 @@ class Chats:
         deadline: float = http.state.deadline
         if body.stream:
             # The first piece is waited for, so that what fails before it still has a status of its own.
-            pieces = self.worker.answers(prepared.request, deadline, every=True)
+            pieces = self.worker.answers(prepared.request, deadline)
             first = await anext(pieces)
             return StreamingResponse(
                 self._events(body, prepared, first, pieces, http.state.request_id),
                 media_type="text/event-stream",
                 headers={"X-Accel-Buffering": "no"},  # proxies pass each event on at once
             )
-        async with aclosing(self.worker.answers(prepared.request, deadline, every=False)) as pieces:
+        async with aclosing(self.worker.answers(prepared.request, deadline)) as pieces:
             [answer] = [answer async for answer in pieces]
         message = {
             "role": "assistant",
@@ -123,6 +123,7 @@ class Chats:
                 top_p=body.top_p,
                 stop=stops,
                 seed=body.seed,
+                growing=body.stream,
             )
         tokens = () if request.images is None else request.images.tokens
         if len(self.model.engine.processor.encode(request.messages, tokens)[0]) > longest:

@@ -24,7 +24,7 @@ class Metrics:
         self.waiting = Gauge("llava_pose_queue_length", "Work that waits for the model.", registry=own)
         told = "What the model did at once: conversations, or pictures to be named."
         self.batches = Histogram("llava_pose_batch_size", told, ["work"], buckets=BATCHES, registry=own)
-        told = "From a conversation's arrival at the model to its first token."
+        told = "From the arrival at the model of a conversation that is streamed to its first token."
         self.first_token = Histogram("llava_pose_first_token_seconds", told, buckets=SECONDS, registry=own)
         self.tokens = Counter("llava_pose_tokens", "Tokens read and written in chats.", ["kind"], registry=own)
         self.poses = Counter("llava_pose_poses", "Poses read.", ["route"], registry=own)

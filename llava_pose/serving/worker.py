@@ -59,7 +59,6 @@ class _NameJob(_Job):
 @dataclass(eq=False, kw_only=True)
 class _ChatJob(_Job):
     request: Request
-    every: bool
     begun: bool = False
 
 
@@ -95,10 +94,12 @@ class Worker:
         with self._under_way(job):
             return await job.result()
 
-    async def answers(self, request: Request, deadline: float, every: bool) -> AsyncGenerator[Answer, None]:
-        """The answer to a conversation, with ``every`` as it grows; the last is ``finished``. Raises ApiError past the
-        deadline."""
-        job = _ChatJob(asyncio.get_running_loop(), deadline, request=request, every=every)
+    async def answers(self, request: Request, deadline: float) -> AsyncGenerator[Answer, None]:
+        """The answer to a conversation, as it grows where the request says so; the last is ``finished``.
+
+        Raises ApiError past the deadline.
+        """
+        job = _ChatJob(asyncio.get_running_loop(), deadline, request=request)
         with self._under_way(job):
             while True:
                 answer: Answer = await job.result()
@@ -180,22 +181,23 @@ class Worker:
                 self._running[job.request] = job
             except Exception as error:
                 results.append((job, error))
+        at_once = len(self._running)
         try:
             grown = self._answering.step() if self._running else []
         except Exception as error:
             # What is left of the running ones may be anything: they end together, and the next begin anew.
             results += [(job, error) for job in self._running.values()]
             self._running, self._answering, grown = {}, Answering(self._engine), []
-        if grown:
-            self._metrics.batches.labels("conversations").observe(len(grown))
+        if at_once:
+            self._metrics.batches.labels("conversations").observe(at_once)
         for request, answer in grown:
             job = self._running[request]
-            if not job.begun:
+            if request.growing and not job.begun:
                 job.begun = True
                 self._metrics.first_token.observe(time.monotonic() - job.arrived)
             if answer.finished:
                 del self._running[request]
-            if answer.finished or job.every:
+            if answer.finished or request.growing:
                 results.append((job, answer))
         self._deliver(results)
 
