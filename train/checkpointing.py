@@ -125,6 +125,8 @@ def _complete(checkpoint: Path) -> bool:
 def _load(accelerator: Accelerator, folder: Path) -> None:
     # The frozen weights are not in it.
     accelerator.load_state(str(folder), **({"load_module_strict": False} if _deepspeed(accelerator) else {}))
+    # accelerate's count of micro batches; in a step of another number of them it would end steps in the middle.
+    accelerator.step = 0
 
 
 def _folder(run: Path, step: int) -> Path:

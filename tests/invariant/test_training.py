@@ -29,6 +29,14 @@ def assert_equal_weights(first, second, **tolerance):
             assert torch.equal(second[name], value), name
 
 
+def assert_close_weights(first, second, tolerance=1e-4):
+    """By the norm of each: Adam makes a step of any gradient, however close to 0 and uncertain in its sign."""
+    first, second = weights_of(first), weights_of(second)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert (second[name] - value).norm() <= tolerance * value.norm(), name
+
+
 def assert_equal_logs(first, second):
     """But for what the clock and the memory say."""
     measured = {"samples_per_second", "tokens_per_second", "peak_memory_gib", "eta_seconds"}
@@ -119,6 +127,17 @@ def test_two_runs_of_one_recipe_are_equal_and_another_seed_is_not(run):
     )
 
 
+def test_a_run_goes_on_in_micro_batches_of_another_size(run, monkeypatch):
+    settings = {"steps": 5, "save_every": 3, "batch_size": 8}
+    whole = run("whole", micro_batch_size=8, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune, "train_step", die_in_step(4))
+        with pytest.raises(KeyboardInterrupt):
+            run("moved", micro_batch_size=4, **settings)
+    run("moved", "--resume", micro_batch_size=2, **settings)
+    assert_close_weights(whole / "final", whole.parent / "moved" / "final", tolerance=1e-3)
+
+
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accumulated_micro_batches_equal_one_batch_of_eight(run, size):
     # Without momentum's normalisation a wrong scale of the gradient would show; Adam would hide it, clipping would not.
@@ -180,7 +199,7 @@ def test_another_number_of_processes_goes_on_to_the_same_weights(recipe, tmp_pat
     settings = {"steps": 6, "save_every": 3, "batch_size": 8, "micro_batch_size": 2, **lora(released)}
     alone = ranks.train(recipe(tmp_path / "alone", **settings))
     moved = ranks.train(recipe(tmp_path / "moved", **settings), processes=2)
-    assert_equal_weights(alone / "final", moved / "final", rtol=1e-2, atol=1e-4)
+    assert_close_weights(alone / "final", moved / "final")
     shutil.rmtree(moved / "final")
     ranks.train(recipe(tmp_path / "moved", **settings), "--resume")
-    assert_equal_weights(alone / "final", moved / "final", rtol=1e-2, atol=1e-4)
+    assert_close_weights(alone / "final", moved / "final")

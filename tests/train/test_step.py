@@ -54,7 +54,7 @@ def poison(what, rank=0):
             return step(accelerator, model, optimizers, reader, config, number, name)
         except UserError:
             same = all(torch.equal(one, other) for one, other in zip(before, state_of(optimizers), strict=True))
-            print("untouched" if same and before else "touched", flush=True)
+            print(f"\nweights and moments: {'as they were' if same and before else 'changed'}", flush=True)
             raise
 
     return built, stepped
@@ -73,7 +73,7 @@ def test_what_is_not_finite_stops_the_run_before_the_optimizer_and_is_named(run,
     monkeypatch.setattr(finetune, "train_step", stepped)
     with pytest.raises(UserError, match=message):
         run("bad", steps=4, save_every=2, micro_batch_size=2)
-    assert "untouched" in capsys.readouterr().out
+    assert "weights and moments: as they were" in capsys.readouterr().out
 
 
 def poison_loss():
@@ -95,7 +95,7 @@ def test_on_one_rank_it_stops_all_of_them(recipe, released, tmp_path, zero, firs
     for rank in (0, 1):
         text = (tmp_path / f"bad.{rank}.txt").read_text()
         assert re.search(rf"error: step 3: the {what} is .* on samples {numbers} \(", text), text[-2000:]
-        assert "untouched" in text.split() and "touched" not in text.split()
+        assert "weights and moments: as they were" in text
     assert [path.name for path in checkpoints(tmp_path / "bad")] == ["checkpoint-0000002"]
 
 
