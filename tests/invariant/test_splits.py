@@ -34,9 +34,9 @@ LAUNCHERS = {
 }
 """Micro batch size and launcher; the batch is 8 rows, so two processes of 2 rows accumulate twice."""
 
-LOSS, NORM, GRADIENT, WEIGHT = 1e-5, 1e-5, 1e-5, 1e-4
-"""Tolerances, relative: of each step's losses; of its gradient's norm; of the first step's gradient of a part (of its
-norm); of each weight after the last step (of its norm)."""
+LOSS, GRADIENT, NORM, WEIGHT = 1e-5, 1e-5, 1e-3, 1e-4
+"""Tolerances, relative: of each step's losses; of the first step's gradient, its norm and each part by its norm; of the
+norm in later steps, where weights already differ by rounding; of each weight after the last step, by its norm."""
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,13 @@ def test_a_split_changes_nothing(run_of, kind):
         [line for line in map(json.loads, (path / "log.jsonl").read_text().splitlines()) if "loss" in line]
         for path in (reference, run)
     ]
-    found = {"loss": 0.0, "norm": 0.0}
+    found = {"loss": 0.0, "first norm": 0.0, "later norm": 0.0}
     for one, other in zip(*lines, strict=True):
         assert one["tokens"] == other["tokens"]
         for name in ("loss", "language_loss", "pose_loss"):
             found["loss"] = max(found["loss"], abs(other[name] - one[name]) / max(one[name], 1.0))
-        found["norm"] = max(found["norm"], abs(other["gradient_norm"] / one["gradient_norm"] - 1))
+        norm = "later norm" if one["step"] > 1 else "first norm"
+        found[norm] = max(found[norm], abs(other["gradient_norm"] / one["gradient_norm"] - 1))
     assert len(lines[0]) == STEPS and max(line["gradient_norm"] for line in lines[0]) > 1, "clipped"
 
     gradients = [first_gradients(path / "checkpoint-0000001", order_of(path, order)) for path in (reference, run)]
@@ -134,7 +135,7 @@ def test_a_split_changes_nothing(run_of, kind):
     weights = [weights_of(path / "final") for path in (reference, run)]
     found["weights"] = max(distance(value, weights[1][name]) for name, value in weights[0].items())
     print(kind, {name: f"{value:.1e}" for name, value in found.items()})
-    assert found.pop("loss") < LOSS and found.pop("norm") < NORM and found.pop("weights") < WEIGHT
+    assert found.pop("loss") < LOSS and found.pop("later norm") < NORM and found.pop("weights") < WEIGHT
     assert max(found.values()) < GRADIENT
 
 
