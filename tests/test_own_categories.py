@@ -93,9 +93,9 @@ def test_every_folder_carries_them_on(made: Path) -> None:
 
 
 def test_captions_questions_and_answers_speak_of_them_as_the_file_says(made: Path) -> None:
-    from llava_pose.serving.poses import name_at_end
     from llava_pose.conversation import naming_answer, training_conversation
     from llava_pose.scene import PosedImage, load_split
+    from llava_pose.serving.poses import name_at_end
 
     said = set()
     for row in load_split(made / "data", "train"):
