@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from llava_pose.errors import UserError
+from llava_pose.families.llava import square
 from llava_pose.folders import model_source
 from llava_pose.images import SPARE, check_png_target, crop_box, image_size, open_image, open_views, save_png
-from llava_pose.processing import square
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "llava_pose" / "assets" / "samples" / "car.jpg"

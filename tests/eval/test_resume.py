@@ -185,14 +185,14 @@ def test_a_run_stopped_while_it_writes_its_results_writes_them_next_time(
     whole = files(evaluate(crops))
     for name in ("predictions.jsonl", "metrics.json"):
         with monkeypatch.context() as patch:
-            write = benchmark.write_results.__globals__["write_text"]
+            write = benchmark.write_results.__globals__["write_atomic"]
 
             def full(path: Path, text: str, name: str = name, write: object = write) -> None:
                 if path.name == name:
                     raise KeyboardInterrupt
                 write(path, text)  # type: ignore[operator]
 
-            patch.setattr("eval.results.write_text", full)
+            patch.setattr("eval.results.write_atomic", full)
             with pytest.raises(KeyboardInterrupt):
                 evaluate(crops, out=f"cut {name}")
         assert files(evaluate(crops, out=f"cut {name}")) == whole

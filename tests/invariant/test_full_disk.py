@@ -25,9 +25,7 @@ def no_more():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(
-    "full_before, left", [(1, "there is no checkpoint yet"), (2, "checkpoint-0000002 is complete")]
-)
+@pytest.mark.parametrize("full_before, left", [(1, "there is no checkpoint yet"), (2, "checkpoint-0000002 is whole")])
 def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(run, monkeypatch, no_more, full_before, left):
     whole = run("whole", steps=5, save_every=2)
     save, saved = finetune.save_checkpoint, []

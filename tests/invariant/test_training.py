@@ -168,7 +168,9 @@ def test_two_processes_equal_one(run, recipe, tmp_path):
     settings = {"steps": 4, "batch_size": 8, "micro_batch_size": 2}
     alone, together = run("alone", **settings), ranks.train(recipe(tmp_path / "together", **settings), processes=2)
     assert_equal_weights(alone / "final", together / "final", rtol=1e-2, atol=1e-4)
-    first, second = ([json.loads(line) for line in (path / "log.jsonl").open()] for path in (alone, together))
+    first, second = (
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (alone, together)
+    )
     for one, other in zip(first, second, strict=True):
         for name in set(one) & {"loss", "gradient_norm", "val_mean_error_deg"}:
             assert other[name] == pytest.approx(one[name], rel=1e-4 if name == "loss" else 1e-3)
