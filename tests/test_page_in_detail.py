@@ -330,6 +330,7 @@ def test_the_page_opens_while_the_model_loads_and_goes_on_once_it_has(address, c
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{waiting}/health")
             assert refused.value.code == 503 and refused.value.headers["Retry-After"] == "1"
+            refused.value.close()
 
             def pass_on(route):
                 if not ready.is_set():
