@@ -65,11 +65,18 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 
+EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "a chat.completion.chunk as JSON, or [DONE]"}},
+}
+"""What each event of a stream is: before OpenAPI 3.2 the schema of an event stream is that of its events."""
+
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the answer; with `stream` a chat.completion.chunk an event, whose delta has `poses` beside the "
         "marks in its content, and at the end `[DONE]`",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": EVENT}},
     },
     404: {"model": schemas.ErrorAnswer, "description": "`model` is not served here"},
 }
