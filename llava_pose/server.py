@@ -207,25 +207,27 @@ def log_to_stderr() -> None:
     LOG.setLevel(logging.INFO)
 
 
-def run(app: FastAPI, door: socket.socket) -> None:
+def run(app: FastAPI, door: socket.socket, announce: Callable[[], None] = lambda: None) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT; what was accepted is answered before this returns.
 
-    A second signal ends the process at once, with exit code 128 and its number.
+    ``announce`` is called once requests are answered and signals obeyed: who waits for what it says may send one. A
+    second signal ends the process at once, with exit code 128 and its number.
     """
     config = uvicorn.Config(
         app, http=Connection, ws="none", log_config=None, log_level="critical", access_log=False,
         server_header=False, proxy_headers=False, lifespan="on",
     )  # fmt: skip
-    _Server(config, app.state.places).run([door])
+    _Server(config, app.state.places, announce).run([door])
 
 
 class _Server(uvicorn.Server):
     """uvicorn, which on a signal would close its door at once; here it stays open, to say that nothing more is taken,
     until what was accepted is answered."""
 
-    def __init__(self, config: uvicorn.Config, places: Places):
+    def __init__(self, config: uvicorn.Config, places: Places, announce: Callable[[], None] = lambda: None):
         super().__init__(config)
         self._places = places
+        self._announce = announce
         self._told = False
 
     @contextmanager
@@ -240,6 +242,10 @@ class _Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal; leave at the second."""

@@ -107,8 +107,8 @@ def serve(arguments: argparse.Namespace) -> None:
 
         log_to_stderr()
         app = create_app(model, settings)
-    print(f"llava-pose {__version__}: http://{shown}:{port} (the API: http://{shown}:{port}/docs)", flush=True)
-    run(app, door)
+    place = f"llava-pose {__version__}: http://{shown}:{port} (the API: http://{shown}:{port}/docs)"
+    run(app, door, lambda: print(place, flush=True))
 
 
 def _settings(arguments: argparse.Namespace, key: str | None) -> ServerSettings:
