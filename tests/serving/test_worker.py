@@ -274,7 +274,9 @@ def test_who_is_told_that_it_serves_may_send_a_signal(model: LlavaPose) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: missed.append(number))
     try:
         with socket.create_server(("127.0.0.1", 0)) as door:
-            server.run(server.create_app(model, server.ServerSettings()), door, lambda: signal.raise_signal(signal.SIGTERM))
+            server.run(
+                server.create_app(model, server.ServerSettings()), door, lambda: signal.raise_signal(signal.SIGTERM)
+            )
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not missed
