@@ -65,9 +65,9 @@ def train(config: TrainConfig, sets: list[Rows], validation_splits: list[Any], r
     set_seed(config.seed)
     validation = Validation(validation_splits, config)
     model, processor = build_model(config)
-    model.config.pose_categories = sorted(
-        {name for part in sets if isinstance(part, PosedRows) for name in part.categories}
-    )
+    named = {name for part in sets if isinstance(part, PosedRows) for name in part.categories}
+    # What a base could name it still can: new categories come beside those.
+    model.config.pose_categories = sorted(named.union(model.config.pose_categories or ()))
     rows = training_rows(config, sets, model, processor, accelerator, run)
     if accelerator.is_main_process:
         save_config(config, run)

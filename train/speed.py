@@ -1,6 +1,6 @@
 """Time training beside TRL's SFTTrainer: the same model, rows and batches, in one run.
 
-    python train/speed.py            # LLaVA-1.5 7B in shape with LoRA on a GPU; the demo's model on a CPU
+    python train/speed.py            # LLaVA-1.5 7B in shape with LoRA on a GPU; the model of from-nothing.yaml on a CPU
     python train/speed.py --quick    # smaller, fewer steps
 
 Weights are random and the pictures are made up: neither matters for time. Ours and TRL's take turns, a round each, the
@@ -8,7 +8,7 @@ first steps of a round do not count, and a ratio is the median over the rounds. 
 words alone. Both have the vision tower frozen, AdamW, bf16 where there is a GPU or the recipe says so, the same rows in
 the same order and the same parts trained. The last line is one JSON object:
 
-- trl_ratio: our samples a second over TRL's, as the recipe trains: with the frozen tower's features kept (demo)
+- trl_ratio: our samples a second over TRL's, as the recipe trains: with the frozen tower's features kept (from-nothing)
   or not (7B, whose features would fill disks); trl_ratio_with_tower: the same with our tower run at every step, as
   theirs is;
 - samples_per_second, tokens_per_second: ours; tokens are those of text and images, without padding;
@@ -89,10 +89,10 @@ def main() -> None:
 
 
 def on_cpu(folder: Path, quick: bool) -> dict[str, Any]:
-    """The demo's model, trained in full."""
+    """The model of from-nothing.yaml, trained in full."""
     plan = Plan(192, steps=2, rounds=1, compiled=False) if quick else Plan(192, steps=8, rounds=3, compiled=True)
     config = settings(
-        "demo", folder, optimizer="adamw", **({"batch_size": 16, "micro_batch_size": 16} if quick else {})
+        "from-nothing", folder, optimizer="adamw", **({"batch_size": 16, "micro_batch_size": 16} if quick else {})
     )
     model, processor = build_model(config)
     return measure(config, plan, model, processor, folder)

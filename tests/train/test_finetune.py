@@ -1,5 +1,6 @@
 """Runs of a few steps through the script's own main: what they learn, what they leave, what they refuse."""
 
+import copy
 import json
 import shutil
 import subprocess
@@ -67,6 +68,15 @@ def test_lora_on_a_released_checkpoint_in_half_precision(run, released):
     model, _ = checkpoint.load(folder / "final")
     assert model.pose_head.linear_1.out_features == 24
     assert model.config.pose_categories == ["bicycle", "boat", "car", "sofa"]
+
+
+@pytest.mark.parametrize("settings", [{"lora": {"rank": 2, "alpha": 4}}, {}], ids=["adapter", "in full"])
+def test_a_base_finetuned_on_new_categories_still_names_its_own(run, tiny_pair, tmp_path, settings):
+    model, processor = copy.deepcopy(tiny_pair[0]), tiny_pair[1]
+    model.config.pose_categories = ["aeroplane", "car"]
+    checkpoint.save(model, processor, tmp_path / "base")
+    folder = run("more", model={"base": str(tmp_path / "base"), **settings}, cache_features=False, steps=1)
+    assert LlavaPose.from_pretrained(folder / "final").categories == ["aeroplane", "bicycle", "boat", "car", "sofa"]
 
 
 @pytest.mark.parametrize(

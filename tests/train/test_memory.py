@@ -159,7 +159,7 @@ def test_the_command_prints_both_tables(monkeypatch, capsys):
 
 def test_what_has_no_sum_is_refused():
     with pytest.raises(UserError, match="the sums are for adapters on a base"):
-        count(load_config("train/recipes/demo.yaml"))
+        count(load_config("train/recipes/from-nothing.yaml"))
 
 
 def test_the_pages_sums_are_the_commands(monkeypatch, capsys):
