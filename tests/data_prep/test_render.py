@@ -276,7 +276,7 @@ def test_theta_turns_the_picture_counter_clockwise():
     assert right < -15 and abs(up) < 10
 
 
-@pytest.mark.parametrize("category", ["car", "bus", "train", "motorbike"])
+@pytest.mark.parametrize("category", ["car", "bus", "train", "motorbike", "tractor"])
 def test_red_lights_show_from_behind_and_not_from_the_front(category):
     for seed in range(5):
         shape = build(category, np.random.default_rng(seed))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_prep.rendering.shapes import craft, cycles, handheld, household, road, seats
+from data_prep.rendering.shapes import craft, cycles, handheld, household, kitchen, machines, road, seats
 from data_prep.rendering.shapes.mesh import Shape
 
 _MAKERS: dict[str, Callable[[np.random.Generator], Shape]] = {
@@ -17,17 +17,24 @@ _MAKERS: dict[str, Callable[[np.random.Generator], Shape]] = {
     "boat": craft.boat,
     "bookshelf": household.bookshelf,
     "bus": road.bus,
+    "cabinet": kitchen.cabinet,
+    "camera": handheld.camera,
     "car": road.car,
     "chair": seats.chair,
     "cup": handheld.cup,
+    "forklift": machines.forklift,
     "guitar": handheld.guitar,
     "hammer": handheld.hammer,
     "laptop": household.laptop,
+    "microwave": kitchen.microwave,
     "motorbike": cycles.motorbike,
     "piano": household.piano,
+    "refrigerator": kitchen.refrigerator,
     "sofa": seats.sofa,
+    "stove": kitchen.stove,
     "teapot": handheld.teapot,
     "toilet": seats.toilet,
+    "tractor": machines.tractor,
     "train": road.train,
     "tvmonitor": household.tvmonitor,
     "washing_machine": household.washing_machine,

@@ -1,7 +1,7 @@
 """Small things.
 
 Teapot: spout towards -y, handle +y. Cup: handle -y. Hammer: head up, striking face -y, claw +y. Guitar: neck up,
-strings -y.
+strings -y. Camera: lens -y.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from data_prep.rendering.shapes.materials import (
     BLACK,
     BRASS,
     CHROME,
+    GLASS,
     RUBBER,
     WHITE,
     ceramic,
     darker,
+    leather,
     metal,
     paint,
     plastic,
@@ -182,4 +184,52 @@ def guitar(rng: np.random.Generator) -> Shape:
             b.ellipsoid((high * 0.75, 0, tall * 0.98), (0.035, thick / 2, 0.07), front, 6, 8)
             b.disc((low * 0.55, y - 0.01, tall * 0.22), 0.013, 0.02, WHITE, "y", 8)
     b.box((0, y - 0.012, tall * 0.24), (0.11, 0.02, 0.024), BLACK if acoustic else CHROME)
+    return b.build()
+
+
+def camera(rng: np.random.Generator) -> Shape:
+    """A photo camera: lens, flash and lettering plate towards -y, screen and eyepiece behind; grip at either side."""
+    b, case = Builder(), BLACK if rng.random() < 0.5 else metal(rng) if rng.random() < 0.4 else plastic(rng)
+    skin, silver = leather(rng) if rng.random() < 0.5 else darker(case, 0.7), metal(rng)
+    style = str(rng.choice(["reflex", "rangefinder", "compact"], p=[0.5, 0.3, 0.2]))
+    half, tall = rng.uniform(0.6, 0.75), rng.uniform(0.36, 0.5)
+    deep = rng.uniform(0.11, 0.18) if style == "compact" else rng.uniform(0.17, 0.26)
+    side = float(rng.choice([-1.0, 1.0]))
+    b.hull([-deep, deep], half, 0.0, 2 * tall, case, rng.uniform(5, 12), 20, smooth=False)
+    b.hull([-deep - 0.012, -deep + 0.01], half * 0.985, tall * 0.3, tall * 1.55, skin, 8.0, 20, smooth=False)
+    b.hull([deep - 0.01, deep + 0.012], half * 0.985, tall * 0.3, tall * 1.55, skin, 8.0, 20, smooth=False)
+    if style == "reflex":
+        high = rng.uniform(0.16, 0.3)
+        b.box((0, -0.02, 2 * tall + high / 2 - 0.02), (0.55, deep * 2.2, high), case, (0.55, 0.7))
+        b.box((0, deep + 0.06, 2 * tall + high * 0.3), (0.3, 0.14, high * 0.7), BLACK)
+        b.box((0, -deep - 0.02, 2 * tall + high * 0.35), (0.34, 0.02, high * 0.3), WHITE)
+    else:
+        b.box((side * half * 0.6, -deep - 0.01, tall * 1.75), (half * 0.32, 0.03, tall * 0.2), GLASS)
+        b.box((0.0, -deep - 0.01, tall * 1.75), (half * 0.3, 0.03, tall * 0.2), WHITE)
+        b.box((side * half * 0.6, deep + 0.015, tall * 1.75), (half * 0.2, 0.05, tall * 0.2), BLACK)
+    grip = rng.uniform(0.05, 0.2) if style == "reflex" else rng.uniform(0.0, 0.06)
+    b.slab((-side * half * 0.82, -deep - grip / 2, tall * 0.95), (half * 0.36, grip + 0.04, tall * 1.8), skin)
+    b.disc((-side * half * 0.75, -deep * 0.4, 2 * tall + 0.03), 0.07, 0.07, silver, "z", 12)
+    b.disc((side * half * 0.7, 0, 2 * tall + 0.04), rng.uniform(0.09, 0.14), 0.09, darker(case, 0.8), "z", 14)
+    wide, long = (
+        tall * rng.uniform(0.6, 0.86),
+        rng.uniform(0.08, 0.25) if style == "compact" else rng.uniform(0.2, 0.95),
+    )
+    middle, barrel = (0.0, 0.0, tall * 0.95), BLACK if rng.random() < 0.7 else silver
+    radii = wide * np.array([1.05, 1.05, 0.92, 0.92, 1.0, 1.0, 0.84, 0.5, 0.001])
+    reach = np.array([0.0, 0.05, 0.06, 0.5 * long, 0.52 * long, long, long, 0.8 * long, 0.78 * long])
+    profile = np.stack([radii, deep + reach], axis=1)
+    with b.turned("z", np.pi):
+        b.revolve(profile[:-2], barrel, middle, "y", 20, smooth=False, caps=False)
+        b.revolve(profile[-3:], GLASS, middle, "y", 20, caps=False)
+        b.ring((0, deep + long, middle[2]), wide * 0.92, 0.02, silver, "y", 20, 5)
+        b.ring(
+            (0, deep + long * 0.3, middle[2]), wide * 0.94, 0.02, silver if rng.random() < 0.5 else BLACK, "y", 20, 5
+        )
+    screen = Material(tone(rng, (0.1, 0.7), (0.2, 0.9)), specular=0.5, gloss=80.0, reflect=0.1)
+    b.box((side * half * 0.15, deep + 0.02, tall * 0.9), (half * 1.1, 0.03, tall * 1.1), BLACK)
+    b.box((side * half * 0.15, deep + 0.034, tall * 0.9), (half * 1.0, 0.01, tall * 0.98), screen)
+    b.disc((-side * half * 0.72, deep + 0.02, tall * 0.8), 0.11, 0.04, darker(case, 0.6), "y", 14)
+    for z in (0.4, 1.3):
+        b.disc((-side * half * 0.72, deep + 0.02, tall * z), 0.045, 0.04, silver, "y", 8)
     return b.build()
