@@ -238,7 +238,8 @@ def training_rows(
         model.to(accelerator.device)
         with accelerator.main_process_first():
             bare = model.get_base_model() if config.model.lora else model
-            cache_features(sets, bare, processor, folder, config.flip, accelerator.is_local_main_process)
+            half = config.precision == "bf16"
+            cache_features(sets, bare, processor, folder, config.flip, accelerator.is_local_main_process, half)
     sampling = config.sampling
     return TrainingRows(
         sets,
@@ -253,9 +254,10 @@ def training_rows(
 
 
 def cache_features(
-    sets: Sequence[Rows], model: Any, processor: Any, folder: Path, flip: bool, show_progress: bool
+    sets: Sequence[Rows], model: Any, processor: Any, folder: Path, flip: bool, show_progress: bool, half: bool = False
 ) -> None:
-    """Give every data set its pictures' features by the frozen tower, computed where they are not yet in ``folder``."""
+    """Give every data set its pictures' features by the frozen tower, computed where they are not yet in ``folder``;
+    ``half``: in bfloat16."""
     for rows in sets:
         if isinstance(rows, PosedRows):
             pictures: Pictures = RowPictures(rows.data, 2 if flip else 1)
@@ -263,7 +265,7 @@ def cache_features(
             pictures = FilePictures(rows.conversations.files)
         else:
             continue
-        rows.cache = FeatureCache(build_feature_cache(model, processor, pictures, folder, show_progress))
+        rows.cache = FeatureCache(build_feature_cache(model, processor, pictures, folder, show_progress, half))
 
 
 def read_batches(rows: TrainingRows, numbers: MicroBatches, workers: int, pin_memory: bool) -> Iterator[dict[str, Any]]:

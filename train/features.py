@@ -93,12 +93,15 @@ class FeatureCache:
         return torch.from_numpy(np.array(self._bits[number, int(mirrored)])).view(torch.bfloat16)
 
 
-def build_feature_cache(model: Any, processor: Any, pictures: Pictures, folder: Path, show_progress: bool) -> Path:
-    """Compute the cache of the pictures unless it exists, and return its path.
+def build_feature_cache(
+    model: Any, processor: Any, pictures: Pictures, folder: Path, show_progress: bool, half: bool = False
+) -> Path:
+    """Compute the cache of the pictures unless it exists, and return its path. ``half``: by the tower in bfloat16, as
+    training in half precision has it; a CPU that knows the format takes a quarter of the time.
 
     Written under another name first: a killed run leaves no half-filled cache behind.
     """
-    path = folder / f"{_digest(model, processor, pictures)}.npy"
+    path = folder / f"{_digest(model, processor, pictures, half)}.npy"
     if path.is_file():
         return path
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +120,7 @@ def build_feature_cache(model: Any, processor: Any, pictures: Pictures, folder: 
                 raise UserError("cache_features: this model sees a picture in tiles; set it to false")
             shown = [pixels] if pixels.mirrored is None else [pixels, pixels.mirrored]
             values = torch.cat([images.tensors["pixel_values"] for images in shown])
-            features = tower_features(model, values).to(torch.bfloat16)
+            features = tower_features(model, values, half).to(torch.bfloat16)
             each = features.view(views, len(pixels), *shape[2:]).transpose(0, 1).contiguous().cpu()
             bits[start : start + len(pixels)] = each.view(torch.int16).numpy()
         bits.flush()
@@ -128,17 +131,19 @@ def build_feature_cache(model: Any, processor: Any, pictures: Pictures, folder: 
 
 
 @torch.inference_mode()
-def tower_features(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """The tower's selected features (N, tokens, channels), before the projector, as in ``get_image_features``."""
+def tower_features(model: Any, pixels: torch.Tensor, half: bool = False) -> torch.Tensor:
+    """The tower's selected features (N, tokens, channels), before the projector, as in ``get_image_features``; with
+    ``half`` in bfloat16 wherever autocast has it."""
     tower, config = model.model.vision_tower, model.config
     weight = next(tower.parameters())
-    hidden = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
+    with torch.autocast(weight.device.type, torch.bfloat16, enabled=half):
+        hidden = tower(pixels.to(weight.device, weight.dtype), output_hidden_states=True).hidden_states
     layers = config.vision_feature_layer
     chosen = torch.cat([hidden[layer] for layer in ([layers] if isinstance(layers, int) else layers)], -1)
     return chosen[:, 1:] if config.vision_feature_select_strategy == "default" else chosen
 
 
-def _digest(model: Any, processor: Any, pictures: Pictures) -> str:
+def _digest(model: Any, processor: Any, pictures: Pictures, half: bool) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(model.model.vision_tower.state_dict().items()):
         digest.update(name.encode())
@@ -150,6 +155,7 @@ def _digest(model: Any, processor: Any, pictures: Pictures) -> str:
         config.vision_feature_select_strategy,
         config.vision_config.to_json_string(),
         pictures.views,
+        half,
     ]
     digest.update(json.dumps(settings).encode())
     # In parts, because the images of a large data set do not fit into memory.

@@ -176,6 +176,15 @@ def test_a_selection_of_rows_is_cached_as_selected(cache_path, tiny_pair, train_
     torch.testing.assert_close(part.get(1, True), whole.get(3, True), rtol=0.01, atol=0.02)
 
 
+def test_features_in_half_precision_are_near_and_kept_apart(cache_path, tiny_pair, train_split):
+    path = build_feature_cache(*tiny_pair, RowPictures(train_split), cache_path.parent, show_progress=False, half=True)
+    assert path != cache_path
+    exact, half = (
+        torch.stack([FeatureCache(file).get(k, False) for k in range(24)]).float() for file in (cache_path, path)
+    )
+    assert 0 < (half - exact).norm() < 0.05 * exact.norm()
+
+
 def test_a_killed_build_leaves_no_cache(tiny_pair, train_split, tmp_path, monkeypatch):
     def fail(*args):
         raise KeyboardInterrupt
