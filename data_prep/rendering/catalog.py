@@ -11,10 +11,11 @@ import numpy as np
 
 from data_prep.rendering.meshfiles import kept_shape
 from data_prep.rendering.shapes import build
+from data_prep.rendering.shapes.dress import dressed
 from data_prep.rendering.shapes.mesh import Shape
 
 SPLITS = ("train", "val")
-MAX_SHAPES = 200  # parametric shapes a category and split; more images than that use a shape again
+MAX_SHAPES = 500  # parametric shapes a category and split; more images than that use a shape again
 
 
 def stream(seed: int, *keys: str | int) -> np.random.Generator:
@@ -60,7 +61,8 @@ class Catalog:
             return kept_shape(self.models.store, self.models.names[category][cad_index])
         split = "train" if cad_index in self.cad_indices(category, "train") else "val"
         place = cad_index - self.cad_indices(category, split).start
-        return build(category, stream(self.seed, "shape", category, split, place))
+        rng = stream(self.seed, "shape", category, split, place)
+        return dressed(build(category, rng), rng)
 
 
 def held_out_models(models: int, counts: dict[str, int]) -> int:

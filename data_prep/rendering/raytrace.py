@@ -20,7 +20,7 @@ from embreex import rtcore, rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 from numpy.typing import NDArray
 
-from data_prep.rendering.backgrounds import noise_cube
+from data_prep.rendering.patterns import SIDE, pattern_cubes
 from data_prep.rendering.shapes.mesh import Floats, Point, Shape, Skin
 from llava_pose.geometry import camera_center, rotation_matrix
 
@@ -142,7 +142,7 @@ class TracedShape:
         return first * (1 - u - v) + second * u + third * v
 
     def material(self, face: NDArray[np.int32]) -> Floats:
-        """The material table's 13 numbers (13, N) of faces (N,)."""
+        """The material table's 14 numbers (14, N) of faces (N,)."""
         return self._materials.take(self.shape.face_material.take(face), axis=1)
 
 
@@ -260,10 +260,9 @@ class _Shader:
         color = material[:3]
         if self._traced.grained:
             grained = np.flatnonzero(material[9] > 0)
-            some, noise = material.take(grained, axis=1), noise_cube()
-            size = len(noise)
-            cell = (position.take(grained, axis=1) * some[10:13] * size).astype(np.int32) & (size - 1)
-            share = some[9] * noise[cell[0], cell[1], cell[2]]
+            some = material.take(grained, axis=1)
+            x, y, z = np.floor(position.take(grained, axis=1) * some[10:13] * SIDE).astype(np.int32) & (SIDE - 1)
+            share = some[9] * pattern_cubes().take(((some[13].astype(np.int32) * SIDE + x) * SIDE + y) * SIDE + z)
             color[:, grained] += (some[3:6] - some[:3]) * share
         return color * color
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from data_prep.rendering.shapes import CATEGORIES, build
+from data_prep.rendering.shapes.dress import dressed
 from data_prep.rendering.shapes.materials import GLASS, HEADLIGHT, RUBBER, TAIL_LIGHT
-from data_prep.rendering.shapes.mesh import Builder, Material, off_text
+from data_prep.rendering.shapes.mesh import Builder, Material, Pattern, off_text, stretched
 from llava_pose import taxonomy
 
 SEEDS = range(6)
+GREY = Material((0.5, 0.5, 0.5))
 # A propeller stands at any angle, books stand where they like, handles and panels at either side.
 UNEVEN = ("aeroplane", "bookshelf", "camera", "microwave", "refrigerator")
 
@@ -129,6 +131,37 @@ def test_a_cup_has_its_handle_and_a_teapot_its_spout_in_front():
     for shape in shapes("teapot"):
         front, back = shape.vertices[:, 1].argmin(), shape.vertices[:, 1].argmax()
         assert shape.vertices[front, 2] > shape.vertices[back, 2]
+
+
+def test_a_stretched_shape_has_the_normals_of_what_it_became():
+    builder = Builder()
+    builder.ellipsoid((0, 0, 0), (1, 1, 1), GREY, rings=16, points=32)
+    ball = builder.build()
+    factors = np.array([1.15, 0.85, 1.0])
+    shape = stretched(ball, factors)
+    size = np.ptp(shape.vertices, axis=0) / np.ptp(ball.vertices, axis=0)
+    np.testing.assert_allclose(size / size[2], factors, atol=1e-3)
+    # On an ellipsoid the normal at p is along p / factors ** 2.
+    corners = shape.vertices[shape.faces]
+    outward = corners / factors**2
+    outward /= np.linalg.norm(outward, axis=-1, keepdims=True)
+    rounded = np.abs(corners[..., 2]).max(axis=1) < 0.2
+    assert np.einsum("fki,fki->fk", outward, shape.corner_normals)[rounded].min() > 0.98
+
+
+def test_a_dress_changes_the_materials_alone_and_mostly_leaves_glass_and_lamps():
+    seen, kept = set(), 0
+    for seed in range(40):
+        shape = build("car", np.random.default_rng(seed))
+        other = dressed(shape, np.random.default_rng(seed))
+        assert off_text(other) == off_text(shape)
+        assert other.materials.shape == shape.materials.shape
+        assert (other.materials[:, :6] >= 0).all() and (other.materials[:, :6] <= 1).all()
+        seen |= {int(kind) for kind in other.materials[:, 13]}
+        plain = len(np.unique(other.materials, axis=0)) == 1
+        kept += bool(len(faces_in(other, TAIL_LIGHT)))
+        assert plain != bool(len(faces_in(other, TAIL_LIGHT)))
+    assert 25 < kept < 40 and len(seen) == len(Pattern)
 
 
 def test_an_off_file_says_what_the_shape_is():

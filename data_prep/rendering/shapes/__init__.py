@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from data_prep.rendering.shapes import craft, cycles, handheld, household, kitchen, machines, road, seats
-from data_prep.rendering.shapes.mesh import Shape
+from data_prep.rendering.shapes.mesh import Shape, stretched
+
+_STRETCH = 0.15  # at most, along each axis: breadth that no maker has to think of
 
 _MAKERS: dict[str, Callable[[np.random.Generator], Shape]] = {
     "aeroplane": craft.aeroplane,
@@ -46,4 +48,5 @@ CATEGORIES: tuple[str, ...] = tuple(_MAKERS)
 
 def build(category: str, rng: np.random.Generator) -> Shape:
     """One random instance of ``category`` (one of ``CATEGORIES``; KeyError otherwise)."""
-    return _MAKERS[category](rng)
+    shape = _MAKERS[category](rng)
+    return stretched(shape, rng.uniform(1 - _STRETCH, 1 + _STRETCH, 3))

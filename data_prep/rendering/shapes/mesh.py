@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import IntEnum
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,6 +24,21 @@ Point = Sequence[float] | Floats  # three numbers
 VERTEX_DECIMALS = 5  # the renderer traces exactly what the OFF file says
 
 
+class Pattern(IntEnum):
+    """By what a material blends its two colours; bands run across the axis they are named after."""
+
+    NOISE = 0
+    BANDS_X = 1
+    BANDS_Y = 2
+    BANDS_Z = 3
+    PINSTRIPES = 4
+    CHECKS = 5
+    DOTS = 6
+    BLOTCHES = 7
+    SPECKLES = 8
+    HALVES = 9
+
+
 class Material(NamedTuple):
     """How a part takes light. Colours are display RGB in 0..1, ``grain`` blends ``color`` and ``second``."""
 
@@ -33,10 +49,20 @@ class Material(NamedTuple):
     reflect: float = 0.0  # how much of the surroundings it mirrors
     grain: float = 0.0  # 0 plain .. 1 fully textured
     scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # texture periods an object diagonal, by axis
+    pattern: int = Pattern.NOISE
 
     def row(self) -> list[float]:
-        """The 13 numbers of the material table."""
-        return [*self.color, *self.second, self.specular, self.gloss, self.reflect, self.grain, *self.scale]
+        """The 14 numbers of the material table."""
+        return [
+            *self.color,
+            *self.second,
+            self.specular,
+            self.gloss,
+            self.reflect,
+            self.grain,
+            *self.scale,
+            self.pattern,
+        ]
 
 
 @dataclass(frozen=True)
@@ -58,7 +84,7 @@ class Shape:
     """A mesh in canonical pose, box centred on the origin, box diagonal 1: it lies in a sphere of radius 1/2.
 
     ``vertices`` (V, 3); ``faces`` (F, 3); ``corner_normals`` (F, 3, 3), unit; ``face_material`` (F,) rows of
-    ``materials`` (M, 13), whose columns are those of ``Material.row``. Where a face has a texture in ``skin``, that
+    ``materials`` (M, 14), whose columns are those of ``Material.row``. Where a face has a texture in ``skin``, that
     stands for its material's colour.
     """
 
@@ -103,6 +129,12 @@ def make_shape(
     normals = np.where(smooth[:, None, None], shared, face_normals[:, None, :])
     table = np.array([material.row() for material in materials], dtype=np.float32)
     return Shape(vertices, faces, normals.astype(np.float32), face_material, table)
+
+
+def stretched(shape: Shape, factors: Floats) -> Shape:
+    """The shape drawn out along x, y and z by ``factors`` (3,), and normalised again."""
+    normals = unit_vectors(shape.corner_normals / factors).astype(np.float32)
+    return replace(shape, vertices=normalised(shape.vertices * factors), corner_normals=normals)
 
 
 def off_text(shape: Shape) -> str:
