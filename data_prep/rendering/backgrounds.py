@@ -82,7 +82,8 @@ def background(
     return _floor(rng, width, height, elevation, theta), True
 
 
-def _color(rng: np.random.Generator, saturation: float, low: float, high: float) -> Floats:
+def any_color(rng: np.random.Generator, saturation: float, low: float, high: float) -> Floats:
+    """Display RGB (3,) of any hue, saturation up to the given one and value in low..high."""
     color = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, saturation), rng.uniform(low, high))
     return np.array(color, dtype=np.float32)
 
@@ -105,7 +106,7 @@ def _mix(first: Floats, second: Floats, share: Floats) -> Floats:
 
 def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contrast: float) -> Floats:
     """Out-of-focus surroundings: soft blobs at two scales around a mean colour."""
-    base = _color(rng, 0.5, 0.2, 0.85)
+    base = any_color(rng, 0.5, 0.2, 0.85)
     hues = rng.random((cells, cells, 3), dtype=np.float32) - 0.5
     hues = rng.uniform(0.05, 0.4) * hues + 0.5 * (rng.random((cells, cells, 1), dtype=np.float32) - 0.5)
     coarse = _upscale(base + contrast * hues, width, height)
@@ -115,7 +116,7 @@ def _cloudy(rng: np.random.Generator, width: int, height: int, cells: int, contr
 
 def _studio(rng: np.random.Generator, width: int, height: int) -> Floats:
     """A seamless backdrop: smooth gradient, slightly darker corners."""
-    top, bottom = _color(rng, 0.35, 0.3, 0.98), _color(rng, 0.35, 0.3, 0.98)
+    top, bottom = any_color(rng, 0.35, 0.3, 0.98), any_color(rng, 0.35, 0.3, 0.98)
     if rng.random() < 0.5:
         bottom = top * np.float32(rng.uniform(0.75, 1.1))
     rows = np.linspace(0, 1, 8, dtype=np.float32)[:, None, None]
@@ -155,7 +156,7 @@ def _behind(rng: np.random.Generator, width: int, height: int) -> Floats:
     for _ in range(int(rng.integers(4, 16))):
         x, y = rng.uniform(0, small.width), rng.uniform(0, small.height)
         w, h = rng.uniform(0.04, 0.3) * small.width, rng.uniform(0.05, 0.6) * small.height
-        fill = tuple(int(255 * channel) for channel in _color(rng, 0.6, 0.1, 0.95))
+        fill = tuple(int(255 * channel) for channel in any_color(rng, 0.6, 0.1, 0.95))
         if rng.random() < 0.7:
             draw.rectangle([x - w / 2, y - h / 2, x + w / 2, y + h / 2], fill=fill)
         else:
@@ -185,7 +186,7 @@ def _floor(rng: np.random.Generator, width: int, height: int, elevation: float, 
 
 def _surface(rng: np.random.Generator, side: Floats, ahead: Floats, clear: Floats) -> Floats:
     """Ground colours (3, h, w) at floor coordinates: earth and carpet, planks, tiles or slabs."""
-    first = _color(rng, 0.3, 0.25, 0.9)
+    first = any_color(rng, 0.3, 0.25, 0.9)
     second = first * np.float32(rng.uniform(0.55, 0.9))
     fine = rng.uniform(20, 70)
     across, along = rng.integers(_TILE, size=2).tolist()

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_prep.rendering.backgrounds import background, sensor_noise
+from data_prep.rendering.backgrounds import background
+from data_prep.rendering.camera import develop
+from data_prep.rendering.props import behind_prop, front_prop, lay_over
 from data_prep.rendering.raytrace import Layer, Lights, TracedShape, View, render_layer, turn, turned_box
 from data_prep.rendering.shapes.mesh import Floats
 from llava_pose.geometry import rotation_matrix
@@ -24,11 +26,13 @@ DENSE_OVERLAP = 0.2  # share of its box that another object's box covers
 # Mean and spread of elevation (radians): street and room from eye height, small things from above, craft in the air.
 _ELEVATION = {
     "aeroplane": (0.08, 0.22),
-    **dict.fromkeys(("cup", "hammer", "laptop", "teapot"), (0.35, 0.22)),
-    **dict.fromkeys(("bed", "bench", "chair", "piano", "sofa", "toilet"), (0.24, 0.16)),
+    **dict.fromkeys(("camera", "cup", "hammer", "laptop", "teapot"), (0.35, 0.25)),
+    **dict.fromkeys(("bed", "bench", "chair", "piano", "sofa", "toilet"), (0.24, 0.19)),
 }
-_ELEVATION_ELSEWHERE = (0.16, 0.13)
-_ELEVATION_RANGE = (math.radians(-15), math.radians(70))
+_ELEVATION_ELSEWHERE = (0.16, 0.16)
+_ELEVATION_RANGE = (math.radians(-20), math.radians(80))
+_ANY_ELEVATION = 0.15  # share of pictures from anywhere in that range
+_OCCLUDED = 0.35  # share of pictures with something in front
 _ASPECTS = ((1.0, 1.0), (1.07, 0.93), (1.15, 0.86), (0.93, 1.07), (0.86, 1.15))
 _SIZES = {1: (0.55, 0.98), 2: (0.42, 0.68), 3: (0.34, 0.5)}  # share of the picture an object spans, by object count
 
@@ -64,6 +68,7 @@ def draw_picture(
     views = _place(rng, members, elevation, theta, width, height)
     lights = _lights(rng)
     canvas, floor = background(rng, width, height, elevation, theta)
+    _furnish(rng, canvas)
     canvas *= np.float32(0.75 + 0.25 * min(1.0, float(lights.sky.mean()) * 2))
     layers = [
         render_layer(member.traced, view, lights, width, height, floor)
@@ -75,7 +80,9 @@ def draw_picture(
         if layer is not None:
             _composite(canvas, layer)
             owner[layer.window][layer.mask] = k
-    return _describe(_develop(rng, canvas), members, views, layers, owner)
+    if rng.random() < _OCCLUDED:
+        _hide(rng, canvas, [layer for layer in layers if layer is not None], owner)
+    return _describe(develop(rng, canvas), members, views, layers, owner)
 
 
 def _azimuth(rng: np.random.Generator) -> float:
@@ -87,7 +94,7 @@ def _azimuth(rng: np.random.Generator) -> float:
 
 def _elevation(rng: np.random.Generator, category: str) -> float:
     mean, spread = _ELEVATION.get(category, _ELEVATION_ELSEWHERE)
-    angle = rng.uniform(*_ELEVATION_RANGE) if rng.random() < 0.08 else rng.normal(mean, spread)
+    angle = rng.uniform(*_ELEVATION_RANGE) if rng.random() < _ANY_ELEVATION else rng.normal(mean, spread)
     return float(np.clip(angle, *_ELEVATION_RANGE))
 
 
@@ -151,12 +158,12 @@ def _overlap(box: Floats, other: Floats) -> float:
 
 def _lights(rng: np.random.Generator) -> Lights:
     """A sun or lamp mostly from the camera's side, a weaker fill light, and the sky; warm or cool."""
-    warm = rng.normal(0, 0.07)
+    warm = float(np.clip(rng.normal(0, 0.2 if rng.random() < 0.15 else 0.07), -0.5, 0.5))
     tint = np.array([1 + warm, 1.0, 1 - warm])
-    sun = rng.uniform(0.35, 1.15)
-    sky = rng.uniform(0.3, 0.65)
+    sun = rng.uniform(0.2, 1.25)
+    sky = rng.uniform(0.25, 0.7)
     return Lights(
-        sun_direction=_direction(rng.normal(0, 1.2), rng.uniform(0.45, 1.3)),
+        sun_direction=_direction(rng.normal(0, 1.5), rng.uniform(0.4, 1.4)),
         sun_color=(sun * tint).astype(np.float32),
         fill_direction=_direction(rng.normal(0, 0.8), rng.uniform(-0.1, 0.7)),
         fill_color=np.full(3, rng.uniform(0.05, 0.4), dtype=np.float32),
@@ -179,19 +186,40 @@ def _composite(canvas: Floats, layer: Layer) -> None:
     under += layer.color
 
 
-def _develop(rng: np.random.Generator, canvas: Floats) -> Image.Image:
-    """Exposure, white balance, contrast, sensor noise and a little blur: an 8-bit image."""
+def _furnish(rng: np.random.Generator, canvas: Floats) -> None:
+    """Clutter behind the objects, and the whole of it out of focus now and then."""
     height, width = canvas.shape[1:]
-    gain = np.float32(rng.uniform(0.85, 1.15)) * (1 + rng.normal(0, 0.03, 3).astype(np.float32))
-    contrast = np.float32(rng.uniform(0.85, 1.15))
-    top, left = rng.integers(512 - np.array([height, width]) % 512).tolist()
-    noise = sensor_noise(512 * (1 + max(height, width) // 512))
-    developed = noise[:, top : top + height, left : left + width] * np.float32(255 * rng.uniform(0.002, 0.025))
-    developed += canvas * (gain * contrast * 255)[:, None, None]
-    developed += (1 - contrast) * np.float32(127.5)
-    pixels = np.clip(developed, 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    blur = float(rng.choice([0.0, 0.0, rng.uniform(0.3, 0.8)]))
-    return Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), blur) if blur else np.ascontiguousarray(pixels))
+    if rng.random() < 0.45:
+        for _ in range(int(rng.integers(1, 5))):
+            prop = behind_prop(rng, width, height)
+            if prop is not None:
+                lay_over(canvas, prop)
+    if rng.random() < 0.2:
+        blur = max(width, height) * rng.uniform(0.004, 0.02)
+        for plane in canvas:
+            plane[:] = cv2.GaussianBlur(plane, (0, 0), blur)
+
+
+def _hide(rng: np.random.Generator, canvas: Floats, layers: Sequence[Layer], owner: NDArray[np.int64]) -> None:
+    """Put one or two things in front of an object each, and take from ``owner`` (height, width) what they cover.
+
+    None that would leave less than two fifths of what an object shows: its pose could not be told any more.
+    """
+    height, width = owner.shape
+    for _ in range(int(rng.integers(1, 3))):
+        if not layers:
+            return
+        target = layers[int(rng.integers(len(layers)))]
+        prop = front_prop(rng, width, height, _mask_box(target))
+        if prop is None:
+            continue
+        shown = owner[prop.window]
+        lost = shown[(prop.coverage > 0.5) & (shown >= 0)]
+        hidden, before = np.bincount(lost, minlength=8), np.bincount(owner[owner >= 0], minlength=8)
+        if (hidden > 0.6 * before).any():
+            continue
+        lay_over(canvas, prop)
+        shown[prop.coverage > 0.5] = -1
 
 
 def _describe(

@@ -80,7 +80,7 @@ class Writer:
             return self._member(category, indices[(task.number + int(rng.integers(_NEAR))) % len(indices)])
 
         picture = draw_picture(rng, primary, draw_other, job.size)
-        return picture, int(rng.integers(72, 96))
+        return picture, int(rng.integers(40, 96))
 
     def write(self, task: Task) -> bool:
         """Draw and write one image, its annotations and the CAD files it is the first to use. Always True."""

@@ -113,7 +113,14 @@ def test_the_wireframe_on_disk_covers_the_object_in_every_category(rendered, pic
     assert min(min(values) for values in overlaps.values()) >= 0.97, overlaps
 
 
-def test_what_changes_in_the_final_pixels_with_the_object_is_its_visible_silhouette():
+def test_what_changes_in_the_final_pixels_with_the_object_is_its_visible_silhouette(monkeypatch):
+    # A camera without blur, noise and exposure: what it does is tested by itself.
+    def plain_camera(rng, canvas):
+        return Image.fromarray(np.clip(canvas * 255, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+
+    monkeypatch.setattr("data_prep.rendering.scenes.develop", plain_camera)
+    hidden = 0
+
     def draw(category, seed, brightness):
         shape = build(category, np.random.default_rng(seed))
         shape.materials[:] = Material((brightness,) * 3, specular=0.0).row()
@@ -123,13 +130,15 @@ def test_what_changes_in_the_final_pixels_with_the_object_is_its_visible_silhoue
     def member_of(category, rng):
         return Member(category, 0, TracedShape(build(category, rng)))
 
-    for seed, category in enumerate(("car", "chair", "teapot", "boat")):
+    for seed, category in enumerate(("car", "chair", "teapot", "boat", "sofa", "bus", "camera", "cabinet")):
         dark, bright = (draw(category, seed, value) for value in (0.0, 1.0))
         assert dark.annotations == bright.annotations
         difference = np.asarray(bright.image, dtype=int).sum(axis=2) - np.asarray(dark.image, dtype=int).sum(axis=2)
-        changed, visible = difference > 120, bright.visible[0]
-        # Blurred borders of thin parts fall on either side of the threshold.
-        assert (changed & visible).sum() / (changed | visible).sum() > 0.9
+        changed, visible = difference > 200, bright.visible[0]
+        hidden += (bright.silhouettes[0] & ~visible).any()
+        # Borders of thin parts, and of what is out of focus in front, fall on either side of the threshold.
+        assert (changed & visible).sum() / (changed | visible).sum() > 0.9, category
+    assert hidden >= 2
 
 
 def test_annotations_are_complete_and_in_range(rendered, tasks):
@@ -181,7 +190,7 @@ def test_poses_spread_as_in_photos(pictures):
     quarters = np.histogram((poses[:, 0] + np.pi / 4) % (2 * np.pi), bins=4, range=(0, 2 * np.pi))[0]
     assert quarters.min() > 0 and quarters.argmax() == 0  # most from the front quarter, some from every one
     assert 0 < np.degrees(np.median(elevation)) < 25
-    assert np.degrees(elevation).min() >= -15.1 and np.degrees(elevation).max() <= 70.1
+    assert np.degrees(elevation).min() >= -20.1 and np.degrees(elevation).max() <= 80.1
     assert (np.abs(np.degrees(theta)) < 8).mean() > 0.7
 
 
