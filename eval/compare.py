@@ -1,11 +1,13 @@
 """Compare two runs on the same objects: is the difference more than chance?
 
     python eval/compare.py runs/one/eval runs/two/eval [--out comparison.json]
+    python eval/compare.py runs/demo/before runs/demo --apart forklift      # what was learnt beside what was forgotten
 
 A run is a folder that eval/benchmark.py left, or a file of the form that ImageNet3D's authors publish (see
 eval/published.py). Prints each figure of both, the second less the first, an interval that holds 95% of the paired
 bootstrap's differences, and a p-value: of McNemar's exact test for accuracies, of Wilcoxon's signed-rank test of the
-objects' errors for median and mean. Both tests take objects as independent; the interval draws whole pictures.
+objects' errors for median and mean. Both tests take objects as independent; the interval draws whole pictures. With
+--apart, prints one small table instead: some categories beside all others; intervals and p-values are in --out.
 """
 
 from __future__ import annotations
@@ -31,6 +33,15 @@ from llava_pose.files import write_atomic
 Line = dict[str, Any]
 UNTOLD = ("fingerprint", "versions", "bootstrap", "categories")
 """Settings that differ in ways of no interest, or that say too much."""
+PARTS_COLUMNS = (
+    ("joint", "acc_pi_6", "acc@π/6 %"),
+    ("joint", "acc_pi_18", "acc@π/18 %"),
+    ("joint", "median_error_deg", "median °"),
+    ("joint", "classification_accuracy", "class %"),
+    ("pose_only", "acc_pi_6", "pose @π/6 %"),
+    ("pose_only", "acc_pi_18", "pose @π/18 %"),
+)
+"""Table, figure and heading of the columns of the table with --apart; pose: whatever the object was called."""
 
 
 class Run(NamedTuple):
@@ -48,8 +59,9 @@ def main() -> None:
     parser.add_argument("run_a", metavar="RUN_A", type=Path)
     parser.add_argument("run_b", metavar="RUN_B", type=Path)
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the comparison as JSON too")
+    parser.add_argument("--apart", nargs="+", default=(), metavar="CATEGORY", help="tell these apart from the others")
     arguments = parser.parse_args()
-    result = compare(read_run(arguments.run_a), read_run(arguments.run_b))
+    result = compare(read_run(arguments.run_a), read_run(arguments.run_b), arguments.apart)
     if arguments.out is not None:
         write_atomic(arguments.out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     print("\n".join(format_comparison(result)))
@@ -76,22 +88,40 @@ def read_run(path: Path) -> Run:
     return Run(str(path), by_object, settings, classified)
 
 
-def compare(first: Run, second: Run) -> dict[str, Any]:
-    """The figures of both runs and their differences, second less first.
+def compare(first: Run, second: Run, apart: Sequence[str] = ()) -> dict[str, Any]:
+    """The figures of both runs and their differences, second less first; under "apart" those of the categories in
+    ``apart``, if there are any, and of all others.
 
-    Raises UserError where the runs are not about the same objects or do not answer the same question.
+    Raises UserError where the runs are not about the same objects or do not answer the same question, or hold no object
+    of a category in ``apart``.
     """
     places = _shared(first, second)
     if first.classified != second.classified:
         raise UserError(f"{first.name}, {second.name}: one names classes and the other does not: nothing to compare")
+    result: dict[str, Any] = {
+        "runs": [first.name, second.name],
+        "settings_that_differ": _differing(first.settings, second.settings),
+        **_compare_objects(first, second, places),
+    }
+    if apart:
+        of = {place: first.lines[place]["category"] for place in places}
+        for name in apart:
+            if name not in of.values():
+                raise UserError(f"--apart {name}: {first.name} holds no object of it")
+        parts = {
+            " ".join(apart): [place for place in places if of[place] in apart],
+            "all others": [place for place in places if of[place] not in apart],
+        }
+        result["apart"] = {name: _compare_objects(first, second, part) for name, part in parts.items() if part}
+    return result
+
+
+def _compare_objects(first: Run, second: Run, places: Sequence[tuple[str, int | None]]) -> dict[str, Any]:
+    """How many objects these are, and their tables."""
+    result: dict[str, Any] = {"objects": len(places)}
     pictures = [image_id for image_id, _ in places]
     columns = [_columns([run.lines[place] for place in places]) for run in (first, second)]
     tables = {"pose_only": ("pose", False), "joint": ("joint", True)}
-    result: dict[str, Any] = {
-        "runs": [first.name, second.name],
-        "objects": len(places),
-        "settings_that_differ": _differing(first.settings, second.settings),
-    }
     for table, (kind, with_classes) in tables.items():
         if with_classes and not first.classified:
             continue
@@ -189,6 +219,8 @@ def format_comparison(result: dict[str, Any]) -> list[str]:
     first, second = result["runs"]
     lines = [f"A: {first}", f"B: {second}", f"{result['objects']} objects"]
     lines += [f"{name}: {values[0]} / {values[1]}" for name, values in result["settings_that_differ"].items()]
+    if "apart" in result:
+        return [*lines, "", *_format_parts(result["apart"])]
     for table in ("joint", "pose_only"):
         if table in result:
             lines += ["", f"{table:<26}{'A':>8}{'B':>8}{'B − A':>9}{'95% interval':>19}{'p':>9}"]
@@ -197,6 +229,17 @@ def format_comparison(result: dict[str, Any]) -> list[str]:
                 low, high = row["interval"]
                 p = f"{row['p']:9.3g}"
                 lines.append(f"{name:<26}{values}{row['difference']:+9.2f}{f'{low:+.2f} … {high:+.2f}':>19}{p}")
+    return lines
+
+
+def _format_parts(parts: dict[str, Any]) -> list[str]:
+    """A line for each part: what a figure is in A, and what it is in B."""
+    columns = [column for column in PARTS_COLUMNS if all(column[0] in part for part in parts.values())]
+    lines = [f"{'A → B':<20}" + "".join(f"{title:>16}" for _, _, title in columns) + f"{'objects':>10}"]
+    for label, part in parts.items():
+        pairs = [part[table][name]["values"] for table, name, _ in columns]
+        told = "".join(f"{f'{first:.1f} → {second:.1f}':>16}" for first, second in pairs)
+        lines.append(f"{label:<20}{told}{part['objects']:>10}")
     return lines
 
 

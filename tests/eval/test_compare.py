@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -95,6 +96,27 @@ def test_runs_on_other_objects_are_refused() -> None:
         compare.compare(run_of(errors, correct, "a", target=1), run_of(errors, correct, "b", target=2))
     with pytest.raises(UserError, match=r"one names classes and the other does not"):
         compare.compare(run_of(errors, correct, "a"), run_of(errors, correct, "b")._replace(classified=False))
+
+
+def test_what_a_run_learnt_stands_apart_from_what_it_forgot() -> None:
+    rng = np.random.default_rng(0)
+    errors, new = rng.uniform(0, 0.4, 40), np.arange(40) < 10
+    before, after = run_of(errors, ~new, "before"), run_of(errors, new | (rng.random(40) < 0.5), "after")
+    for run in (before, after):
+        for line, is_new in zip(run.lines.values(), new, strict=True):
+            line["category"] = "forklift" if is_new else "car"
+    result = compare.compare(before, after, ["forklift"])
+    parts = result["apart"]
+    assert [part["objects"] for part in parts.values()] == [10, 30] and list(parts) == ["forklift", "all others"]
+    classes = [part["joint"]["classification_accuracy"] for part in parts.values()]
+    assert classes[0]["values"] == [0, 100] and classes[0]["p"] < 0.01
+    assert classes[1]["values"][0] == 100 and classes[1]["interval"][1] < 0
+    printed = compare.format_comparison(result)
+    assert re.match(r"forklift +0\.0 → 100\.0 .* 10$", printed[-2]) and printed[-1].startswith("all others  ")
+    every = compare.compare(before, after, ["car", "forklift"])["apart"]
+    assert list(every) == ["car forklift"]
+    with pytest.raises(UserError, match=r"^--apart sofa: before holds no object of it$"):
+        compare.compare(before, after, ["car", "sofa"])
 
 
 def command(monkeypatch: pytest.MonkeyPatch, script: object, *options: object) -> None:
