@@ -130,16 +130,22 @@ def check_folder(out: Path, wanted: dict[str, Any]) -> None:
 
 
 def take_models(
-    arguments: argparse.Namespace, meshes: dict[str, list[Path]], record: dict[str, Any], crew: Crew
+    arguments: argparse.Namespace,
+    meshes: dict[str, list[Path]],
+    categories: Sequence[str],
+    record: dict[str, Any],
+    crew: Crew,
 ) -> Stock:
-    """Read the user's models, keep their shapes beside the images, and add them to the folder's record.
+    """Read the user's models of the categories, keep their shapes beside the images, and add them to the folder's
+    record. What is said of the axes of other models is left aside.
 
     Raises UserError, with nothing left behind, where one cannot be used or the folder was begun with others.
     """
     axes = read_axes(arguments.meshes, arguments.front, meshes)
+    wanted = {category: meshes[category] for category in categories}
     store = arguments.out / STORE
     try:
-        stock = take_stock(crew, arguments.meshes, meshes, axes, store, arguments.on_error)
+        stock = take_stock(crew, arguments.meshes, wanted, axes, store, arguments.on_error)
         record["models"] = stock.digest
         check_folder(arguments.out, record)
     except UserError:
@@ -218,8 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with Crew(1 if few else arguments.workers) as crew:
             stock = None
             if meshes is not None:
-                wanted = {category: meshes[category] for category in categories}
-                stock = take_models(arguments, wanted, record, crew)
+                stock = take_models(arguments, meshes, categories, record, crew)
             for leftover in out.rglob(".*.partial"):
                 leftover.unlink()
             write_atomic(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from data_prep import sweethome3d
+from data_prep import render, sweethome3d
 from data_prep.rendering.axes import parse_axes, read_axes
 from data_prep.rendering.meshfiles import find_meshes, load_shape
 from data_prep.rendering.shapes import CATEGORIES
@@ -147,3 +147,11 @@ def test_a_folder_with_something_in_it_is_left_alone(archives, tmp_path):
     with pytest.raises(UserError, match="not a new or empty folder"):
         unpack(archives, out)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_some_of_the_categories_can_be_rendered(archives, tmp_path):
+    """axes.yaml speaks of models that are then left aside."""
+    unpack(archives, tmp_path / "meshes")
+    options = ["--meshes", str(tmp_path / "meshes"), "--categories", "car", "--images", "1", "--size", "32"]
+    render.main(["--out", str(tmp_path / "rendered"), *options, "--workers", "1"])
+    assert [path.name for path in (tmp_path / "rendered" / "CAD").iterdir()] == ["car"]
