@@ -194,7 +194,7 @@ def test_tables_hold_every_finished_run_and_the_readings_of_the_baseline(tmp_pat
     assert (rows[0]["acc_pi_6"], rows[0]["steps"], rows[0]["objects"]) == ("75.000", "3", "4")
     assert rows[2]["acc_pi_18"] == "75.000", "a wrong class adds π"
     text = (tmp_path / "tables.md").read_text()
-    assert "`bins-20`" in text and "+50.0 ± 0.0" in text and text.strip() in capsys.readouterr().out
+    assert "`bins-20`" in text and "+25.0 ± 0.0" in text and text.strip() in capsys.readouterr().out
 
 
 def test_tables_of_nothing_are_refused(tmp_path):
