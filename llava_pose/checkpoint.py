@@ -214,6 +214,8 @@ def save(
     goes with it where it is not the built-in one. The folder appears under its name only when it is complete; an older
     one of that name is replaced.
     """
+    from peft import PeftModel
+
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -222,7 +224,9 @@ def save(
         weights = dict(model.state_dict() if state is None else state)
         if dtype is not None:
             weights = {name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()}
-        model.save_pretrained(partial, state_dict=weights)
+        # PEFT would ask the hub whether the vocabulary has grown; all that has, the row of <pose>, is in the adapter.
+        adapter = {"save_embedding_layers": False} if isinstance(model, PeftModel) else {}
+        model.save_pretrained(partial, state_dict=weights, **adapter)
         model.config.save_pretrained(partial)
         processor.save_pretrained(partial)
         taxonomy.write_into(partial)

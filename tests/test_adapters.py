@@ -58,6 +58,20 @@ def test_an_adapter_comes_back_merged_and_equal(request, tmp_path, base, side, t
     assert not [name for name, _ in merged.named_parameters() if "lora" in name]
 
 
+def test_an_adapter_of_the_embedded_model_is_saved_without_asking_anybody_and_opens_again(tmp_path):
+    """PEFT would look for a repository of that name, and warn of not finding it: warnings are errors here."""
+    adapted, processor = trained_adapter("embedded", tmp_path / "adapter")
+    assert (
+        json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "embedded"
+    )
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {value.shape[0] for name, value in saved.items() if "token" in name} == {1}, "of the vocabulary <pose> alone"
+    merged, its_processor = checkpoint.load(tmp_path / "adapter")
+    side = merged.config.vision_config.image_size
+    expected = outputs_of(adapted, processor, side)
+    assert_equal_outputs(outputs_of(merged, its_processor, side), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_an_adapter_trains_the_language_model_the_head_the_projector_and_the_row_of_pose(released):
     model, _ = checkpoint.load(released[1])
     model.requires_grad_(False)
