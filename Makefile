@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS ?= data,render,serve,dev,deepspeed,qlora,wandb
+EXTRAS ?= data,render,serve,dev,deepspeed,qlora,gguf,wandb
 STAMP := $(VENV)/.installed
 
 # The demo, in the numbers that `.ci/run` makes smaller; DEMO_TRAIN takes key=value settings of the recipe.
