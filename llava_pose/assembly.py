@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import is_gguf_available
 
 from . import conversation, vision
 from .configuration import POSE_TOKEN
@@ -22,7 +24,7 @@ from .errors import UserError
 from .families.llava import LlavaPoseConfig, LlavaPoseForConditionalGeneration, LlavaPoseProcessor
 from .folders import EMBEDDED
 from .processing import add_pose_token
-from .wordings import VICUNA, with_images
+from .wordings import wording
 
 TOKENIZER_SIZE = 1024
 """Vocabulary of the small tokenizer: every category name in a few tokens, and single bytes for all else."""
@@ -38,9 +40,11 @@ def assemble(
     """A new LLaVA from a vision tower and a language model, its projector and pose head freshly initialised.
 
     text: sizes of a new Llama (``LlamaConfig`` fields such as hidden_size, num_hidden_layers), which starts from
-    nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder or hub name, with its own
-    tokenizer. vision_tower: "embedded", with ``tower_sizes`` image_size and patch_size, or a checkpoint (CLIP, SigLIP,
-    DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
+    nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder, hub name or .gguf file, with
+    its own tokenizer and its own wording of turns. vision_tower: "embedded", with ``tower_sizes`` image_size and
+    patch_size, or a checkpoint (CLIP, SigLIP, DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
+
+    Raises UserError where ``text`` is no language model or the embedded tower cannot have these sizes.
     """
     torch.manual_seed(seed)
     tower, tower_name = _tower(vision_tower, tower_sizes or {})
@@ -123,15 +127,44 @@ def _tower(source: str, sizes: Mapping[str, int]) -> tuple[Any, str]:
 
 
 def _text_checkpoint(source: str) -> tuple[Any, Any]:
-    language: Any = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False)
-    tokenizer: Any = AutoTokenizer.from_pretrained(source)
+    """A language model in float32 and its tokenizer, both with ``<image>`` and ``<pose>``.
+
+    Rows that these need are the mean of the others: neither likelier nor stranger than a usual token.
+    """
+    name, options = _transformers_name(source)
+    try:
+        language: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=False, **options
+        )
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise UserError(f"{source}: cannot be opened as a language model: {first_line}") from error
+    if options:
+        # It tells of the file, whose weights are in full by now: saved, it would be taken for theirs.
+        del language.config.quantization_config
     tokenizer.add_special_tokens({"extra_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     add_pose_token(tokenizer)
-    if len(tokenizer) > language.get_input_embeddings().num_embeddings:
-        language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    known = language.get_input_embeddings().num_embeddings
+    if len(tokenizer) > known:
+        language.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+        with torch.no_grad():
+            for matrix in (language.get_input_embeddings().weight, language.get_output_embeddings().weight):
+                matrix[known:] = matrix[:known].mean(0)
     return language, tokenizer
+
+
+def _transformers_name(source: str) -> tuple[str, dict[str, Any]]:
+    """What transformers opens for a checkpoint: a name, and the file in it where that is one of llama.cpp's."""
+    if not source.endswith(".gguf"):
+        return source, {}
+    if not Path(source).is_file():
+        raise UserError(f"{source}: no such file")
+    if not is_gguf_available():
+        raise UserError(f"{source}: opening it needs the package gguf (pip install 'llava-pose[gguf]')")
+    return str(Path(source).parent), {"gguf_file": Path(source).name}
 
 
 def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -> LlavaPoseProcessor:
@@ -147,5 +180,5 @@ def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
-        chat_template=with_images(VICUNA, LlavaPoseProcessor.image_mark),
+        chat_template=wording(tokenizer, config.get_text_config().model_type, LlavaPoseProcessor.image_mark),
     )
