@@ -39,6 +39,7 @@ class ModelSettings(Section):
     text: dict[str, int | float] | str | None = None  # a new language model's sizes, or a checkpoint to build on
     vision_tower: str = "embedded"  # the tower beside ``text``
     tower_sizes: dict[str, int] | None = None  # image_size, patch_size of the embedded tower
+    projector: str | None = None  # a file that the base's projector begins with (train/pretrain_projector.py)
     lora: LoraSettings | None = None  # adapters and the <pose> rows; otherwise the language model in full
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"  # how attention is computed while training
     train_projector: bool = True
@@ -54,6 +55,8 @@ class ModelSettings(Section):
             raise ValueError("give either base (a model to finetune) or text (a language model to build on)")
         if self.lora is not None and self.base is None:
             raise ValueError("lora needs base: an adapter names the model it belongs to, and that must be on disk")
+        if self.projector is not None and self.base is None:
+            raise ValueError("projector goes with base")
         if self.lora is None and self.base_dtype != "fp32":
             raise ValueError(f"base_dtype {self.base_dtype} needs lora: updates of such weights are rounded away")
         return self

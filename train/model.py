@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from llava_pose import assembly, checkpoint
 from llava_pose.bases import sample_weights
@@ -32,9 +34,20 @@ def build_model(config: TrainConfig) -> tuple[Any, Any]:
         model, processor = load_base(config, {"pose_hidden_size": size} if size else None)
         if size not in (None, model.config.pose_hidden_size):
             raise UserError(f"model.pose_hidden_size: {size}, but the base's head has {model.config.pose_hidden_size}")
+        if settings.projector is not None:
+            load_projector(model, settings.projector)
         if settings.lora is not None:
             model.config.base_weights = sample_weights(model.name_or_path, settings.base_dtype)
     return mark_trained(model, config), processor
+
+
+def load_projector(model: Any, path: str) -> None:
+    """Have the projector begin with a file's weights, in the precision that it has. Raises UserError where they are not
+    this projector's."""
+    try:
+        model.model.multi_modal_projector.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"model.projector: {path}: {str(error).strip().splitlines()[0]}") from error
 
 
 def mark_trained(model: Any, config: TrainConfig) -> Any:

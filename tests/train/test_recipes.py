@@ -85,7 +85,7 @@ def shrunken(recipe, base, data, out):
     settings = {"output_dir": out, "data": data, "steps": 2, "workers": 0, "eval_every": 1, "eval_rows": 2}
     settings |= {"save_every": 1, "log_every": 1, "warmup_steps": 1}
     if config.model.base:
-        settings["model.base"] = base
+        settings |= {"model.base": base, "model.projector": "null"}
     else:
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
         settings |= {f"model.text.{name}": value for name, value in sizes.items()}
