@@ -2,10 +2,10 @@
 
     python train/pretrain_projector.py --config train/recipes/smollm2-135m.yaml --out runs/smollm2/projector.safetensors
 
-A projector that begins with random weights costs a large language model thousands of samples, each a pass through all
-its layers. Here the mean of an image's tokens behind the projector goes straight to a pose head and a classifier, which
-are then thrown away: tens of thousands of samples a minute on one core. What a mean of the tokens tells, one head of
-attention can read. LLaVA trains its projector first for the same reason, on captions.
+In finetuning, what a new projector learns comes back through every layer of the language model, a whole pass for each
+sample. Here the mean of an image's tokens behind the projector goes straight to a pose head and a classifier, which are
+then thrown away: no language model is run. What a mean of the tokens tells, attention that looks at all of them alike
+can read. LLaVA trains its projector first too, on captions.
 
 Data, base, seed, flip and the cached features are the recipe's; its model.projector is what this writes.
 """

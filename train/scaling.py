@@ -99,8 +99,8 @@ def main() -> None:
     arguments = parser.parse_args()
     table = arguments.out / "scaling.csv"
     done = read_table(table)
-    planned = [(name, samples) for name, size in SIZES.items() for samples in size.samples]
-    for name, samples in planned:
+    planned = [(samples, name) for name, size in SIZES.items() for samples in size.samples]
+    for samples, name in sorted(planned):
         if any((run.size, run.samples) == (name, samples) for run in done):
             continue
         given = {"output_dir": arguments.out / f"{name}-{samples}", "data": arguments.data}
