@@ -55,6 +55,7 @@ VARIANTS: tuple[Variant, ...] = (
     Variant(BASELINE, "baseline", "as baseline.yaml says"),
     Variant("before-pose", "token position", "pose read at the token before `<pose>`", patch=state_before_pose),
     Variant("hard", "targets", "hard cross-entropy", ("model.pose_target_deviation=0",)),
+    Variant("soft-2", "targets", "soft targets of two bins", ("model.pose_target_deviation=2.0",)),
     Variant("bins-20", "bins per angle", "20 bins", patch=partial(bins, 20)),
     Variant("bins-72", "bins per angle", "72 bins", patch=partial(bins, 72)),
     Variant("stride-32", "vision layers", "the map of stride 32 alone", patch=partial(one_layer, 32)),
@@ -70,7 +71,6 @@ VARIANTS: tuple[Variant, ...] = (
     _lora(16),
     _lora(4),
     _lora(64),
-    Variant("soft-2", "targets", "soft targets of two bins", ("model.pose_target_deviation=2.0",)),
     Variant(
         "bins-72-wide",
         "bins per angle",
