@@ -23,6 +23,7 @@ from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
+from data_prep.captioning.fill import columns, fill
 from llava_pose import checkpoint
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError, run_cli
@@ -69,8 +70,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def prepare(out: Path, images: int) -> None:
-    """Data and base, where they are not there yet: crops, the whole pictures, the crops with captions, and crops of new
-    categories. The base is kept, as the embedded model of another day may be another."""
+    """Data and base, where they are not there yet: crops, the whole pictures, the crops without captions, and crops of
+    new categories. The base is kept, as the embedded model of another day may be another."""
     convert = ("data_prep/imagenet3d.py", "--crop", "object", "--size", "256", "--workers", "1")
     for name, categories, count in (
         ("rendered", CATEGORIES, images),
@@ -83,12 +84,12 @@ def prepare(out: Path, images: int) -> None:
     make(
         out / "scenes", "data_prep/imagenet3d.py", "--crop", "scene", "--workers", "1", "--root", str(out / "rendered")
     )
-    if not (out / "captioned").is_dir():
-        copy = out / "captioned.partial"
+    if not (out / "uncaptioned").is_dir():
+        copy = out / "uncaptioned.partial"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(out / "crops", copy)
-        command("data_prep/captions.py", "--data", str(copy), "--writer", "template")
-        copy.rename(out / "captioned")
+        fill(copy, lambda row: columns("", ()))
+        copy.rename(out / "uncaptioned")
     if not (out / "base").is_dir():
         shutil.copytree(model_source(checkpoint.EMBEDDED), out / "base.partial", dirs_exist_ok=True)
         (out / "base.partial").rename(out / "base")

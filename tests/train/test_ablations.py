@@ -229,7 +229,7 @@ def test_the_command_makes_its_data_runs_and_goes_on(tmp_path):
     command = partial(
         subprocess.run, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=900
     )
-    first = [*base, "--seeds", "0", "--only", BASELINE, "before-pose", "captions", "scenes-and-crops", "lora-16"]
+    first = [*base, "--seeds", "0", "--only", BASELINE, "before-pose", "no-captions", "scenes-and-crops", "lora-16"]
     done = command(first)
     assert done.returncode == 0, done.stderr[-3000:]
     again = command([*base, "--seeds", "0", "1", "--only", BASELINE])

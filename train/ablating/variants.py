@@ -64,7 +64,9 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("image-256", "resolution", "256 px, 64 tokens", ("model.tower_sizes.image_size=256",)),
     Variant("scenes", "objects per row", "whole pictures, one to three objects a row", data=("scenes",)),
     Variant("scenes-and-crops", "objects per row", "whole pictures and crops mixed", data=("crops", "scenes")),
-    Variant("captions", "captions", "template captions, in a fifth of the rows", data=("captioned",)),
+    Variant(
+        "no-captions", "captions", "none, where the baseline has them in a fifth of its rows", data=("uncaptioned",)
+    ),
     Variant("no-questions", "3D questions", "no 3D questions", ("question_share=0",)),
     Variant("pose-weight-0.3", "pose loss weight", "0.3", ("model.pose_loss_weight=0.3",)),
     Variant("pose-weight-3", "pose loss weight", "3", ("model.pose_loss_weight=3.0",)),
