@@ -30,7 +30,7 @@ from llava_pose.errors import UserError, run_cli
 from llava_pose.folders import model_source
 from train.ablating.scoring import Scored, load_scored, save_scored, score_model
 from train.ablating.tables import write_tables
-from train.ablating.variants import KNOWN_CATEGORIES, NEW_CATEGORIES, VARIANTS, Variant, chosen
+from train.ablating.variants import EMBEDDED, KNOWN_CATEGORIES, NEW_CATEGORIES, VARIANTS, Variant, chosen
 from train.config import TrainConfig, load_config
 from train.finetune import train
 from train.sets import load_data
@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.tables:
         variants = chosen(arguments.only)
         prepare(out, arguments.images)
+        if not (kept := result_of(out, EMBEDDED, 0)).is_file():
+            save_scored(kept, score(out / "base", out / "crops", out / "features", steps=0))
         for seed in arguments.seeds:
             for variant in variants:
                 run(variant, seed, out, arguments.steps)
@@ -113,7 +115,7 @@ def command(script: str, *options: str) -> None:
 
 def run(variant: Variant, seed: int, out: Path, steps: int | None) -> None:
     """Train and score one run, unless its result is there. What a stopped one left is thrown away."""
-    result = out / "results" / f"{variant.name}.{seed}.npz"
+    result = result_of(out, variant.name, seed)
     if result.is_file():
         if steps is not None and (found := load_scored(result).steps) != steps:
             raise UserError(f"--steps {steps}: {result} holds a run of {found} steps; give another --out")
@@ -127,7 +129,7 @@ def run(variant: Variant, seed: int, out: Path, steps: int | None) -> None:
     print(f"{variant.name}, seed {seed}: {variant.says}", flush=True)
     with variant.patch():
         train(config, *load_data(config), folder)
-        save_scored(result, score(config, out / variant.scored, out / "features"))
+        save_scored(result, score(folder / "final", out / variant.scored, out / "features", config.steps))
     shutil.rmtree(folder)
 
 
@@ -145,12 +147,17 @@ def settings(variant: Variant, seed: int, out: Path, steps: int | None) -> Train
     return load_config(BASELINE_RECIPE, overrides)
 
 
-def score(config: TrainConfig, data: Path, features: Path) -> Scored:
-    """What the run's final model says of the held-out objects of a data set."""
+def result_of(out: Path, name: str, seed: int) -> Path:
+    """Where a run's answers are kept."""
+    return out / "results" / f"{name}.{seed}.npz"
+
+
+def score(folder: Path, data: Path, features: Path, steps: int) -> Scored:
+    """What a model folder says of the held-out objects of a data set."""
     model: Any
-    model, processor = checkpoint.load(str(Path(config.output_dir) / "final"))
+    model, processor = checkpoint.load(str(folder))
     model.calibration = None
-    return score_model(model, processor, data, features, config.steps)
+    return score_model(model, processor, data, features, steps)
 
 
 if __name__ == "__main__":

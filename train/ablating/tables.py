@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llava_pose.errors import UserError
 from llava_pose.files import write_atomic
 from llava_pose.geometry import canonical_pose
 from train.ablating.scoring import Scored, load_scored
-from train.ablating.variants import BASELINE, VARIANTS
+from train.ablating.variants import BASELINE, EMBEDDED, VARIANTS
 
 FIGURES = {"acc_pi_6": "acc@π/6", "acc_pi_18": "acc@π/18", "median_error_deg": "median °"}
 COLUMNS = (*FIGURES, "mean_error_deg", "classification_accuracy")
@@ -43,28 +43,30 @@ def write_tables(out: Path) -> None:
     if not scored:
         raise UserError(f"{out / 'results'}: no run has finished")
     runs = {name: {seed: as_run(each) for seed, each in seeds.items()} for name, seeds in scored.items()}
-    read = read_otherwise(scored.get(BASELINE, {}))
+    steps = {name: {seed: each.steps for seed, each in seeds.items()} for name, seeds in scored.items()}
     against = {variant.name: variant.against for variant in VARIANTS}
     says = {variant.name: f"{variant.question}: {variant.says}" for variant in VARIANTS}
-    steps = {name: {seed: each.steps for seed, each in seeds.items()} for name, seeds in scored.items()}
-    write_atomic(out / "runs.csv", as_csv({**runs, **read}, steps))
-    text = "\n\n".join(
-        [
-            as_table(runs, against, says),
-            "The baseline's models, their poses read in other ways:",
-            as_table({BASELINE: runs.get(BASELINE, {}), **read}, dict.fromkeys(read, BASELINE), {}),
-        ]
-    )
+    parts = [as_table({name: runs[name] for name in runs if name != EMBEDDED}, against, says)]
+    for name in (BASELINE, EMBEDDED):
+        if name in runs:
+            read = read_otherwise(name, scored[name])
+            parts += [f"`{name}`, its poses read in other ways:"]
+            parts += [as_table({name: runs[name], **read}, dict.fromkeys(read, name), {})]
+            runs |= read
+            steps |= dict.fromkeys(read, steps[name])
+    write_atomic(out / "runs.csv", as_csv(runs, steps))
+    text = "\n\n".join(parts)
     write_atomic(out / "tables.md", f"{text}\n")
     print(text)
 
 
 def read_results(folder: Path) -> dict[str, dict[int, Scored]]:
-    """Every finished run's answers, by variant in the list's order, and seed."""
+    """Every finished run's answers, by variant in the list's order, and seed; the embedded model's last."""
     found: dict[str, dict[int, Scored]] = {}
-    for variant in VARIANTS:
-        for path in sorted(folder.glob(f"{variant.name}.*.npz")):
-            found.setdefault(variant.name, {})[int(path.name.split(".")[-2])] = load_scored(path)
+    for name in (*(variant.name for variant in VARIANTS), EMBEDDED):
+        # A name may hold a point ("pose-weight-0.3"): what is between the last two is the seed.
+        for path in sorted(folder.glob(f"{name}.*.npz")):
+            found.setdefault(name, {})[int(path.name.split(".")[-2])] = load_scored(path)
     return found
 
 
@@ -97,15 +99,14 @@ READINGS: Mapping[str, Reading] = {
 }
 
 
-def read_otherwise(baseline: Mapping[int, Scored]) -> dict[str, dict[int, Run]]:
-    """The baseline's runs with poses read from the same distributions in other ways than the product's mean over
-    seven bins around the mode."""
+def read_otherwise(name: str, scored: Mapping[int, Scored]) -> dict[str, dict[int, Run]]:
+    """A model's runs with poses read from the same distributions in other ways than the product's mean over seven bins
+    around the mode."""
     return {
-        f"read: {name}": {
-            seed: as_run(each, read(PoseBins(each.logits.shape[-1]), each.logits)) for seed, each in baseline.items()
+        f"{name}, {way}": {
+            seed: as_run(each, read(PoseBins(each.logits.shape[-1]), each.logits)) for seed, each in scored.items()
         }
-        for name, read in READINGS.items()
-        if baseline
+        for way, read in READINGS.items()
     }
 
 
@@ -173,11 +174,6 @@ def as_csv(runs: Mapping[str, Mapping[int, Run]], steps: Mapping[str, Mapping[in
     writer.writerow(["variant", "seed", "steps", "objects", *COLUMNS])
     for name, seeds in runs.items():
         for seed, run in seeds.items():
-            of = steps.get(name, steps.get(BASELINE, {}))[seed]
-            writer.writerow([name, seed, of, len(run[0]), *rounded(figures(run)[column] for column in COLUMNS)])
+            values = figures(run)
+            writer.writerow([name, seed, steps[name][seed], len(run[0]), *(f"{values[each]:.3f}" for each in COLUMNS)])
     return text.getvalue()
-
-
-def rounded(values: Iterable[float]) -> Sequence[str]:
-    """Figures as they are written to a file."""
-    return [f"{value:.3f}" for value in values]

@@ -8,6 +8,8 @@ from functools import partial
 from train.ablating.patches import Patch, bins, one_layer, state_before_pose, unchanged
 
 BASELINE = "baseline"
+EMBEDDED = "embedded"
+"""The embedded model as it is: not trained here, but read in several ways like the baseline."""
 LORA = "lora-16"
 NEW_CATEGORIES = ("forklift", "tractor", "camera", "microwave")
 KNOWN_CATEGORIES = ("car", "chair")
