@@ -46,11 +46,12 @@ COLUMNS = (
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def ask(model: LlavaPose, record: PosedImage, line: Line) -> Line:
-    """A line's answers about a record's image and about its mirror image, with the poses (P, 3) read at their marks."""
+def ask(model: LlavaPose, record: PosedImage, line: Line, flip: bool) -> Line:
+    """A line's answers about a record's image and about its mirror image, with the poses (P, 3) read at their marks;
+    with ``flip`` each of these in both images."""
     answered: Line = {"question_id": line["question_id"]}
     for seen, prefix in ((record, ""), (record.mirrored(), "mirrored_")):
-        answer = model.chat(seen.image, [{"role": "user", "content": line[f"{prefix}question"]}])
+        answer = model.chat(seen.image, [{"role": "user", "content": line[f"{prefix}question"]}], flip)
         answered[f"{prefix}answer"] = answer.text
         answered[f"{prefix}poses"] = [[float(angle) for angle in reading.pose] for reading in answer.readings]
     return answered
@@ -77,7 +78,7 @@ def open_rows(data_dir: str | Path, lines: Sequence[Line]) -> Any:
     return data
 
 
-def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path) -> list[Line]:
+def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path, flip: bool = False) -> list[Line]:
     """Ask every question in turn; the answers as ``answers.jsonl`` will hold them.
 
     Each answer is added to a partial file at once, so that a run that is stopped goes on after the last of them.
@@ -94,7 +95,7 @@ def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path) -> li
         for line in tqdm(left, desc="ask", unit="question", initial=done, total=len(lines), disable=None):
             if record is None or line["row"] != row:
                 row, record = line["row"], PosedImage.from_row(data[line["row"]])
-            answers.append(ask(model, record, line))
+            answers.append(ask(model, record, line, flip))
             file.write(json.dumps(answers[-1]) + "\n")
             file.flush()
     partial.rename(out / ANSWERS)
@@ -161,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings["answers"] = str(options.answers)
     else:
         settings |= {"model": str(options.model), "data": str(options.data), "dtype": options.dtype}
+        settings |= {"flip": options.flip}
         answers = {answer["question_id"]: answer for answer in asked(options, lines, settings)}
     scores = {**score(lines, answers), "settings": settings}
     if options.out is not None:
@@ -184,7 +186,7 @@ def asked(options: argparse.Namespace, lines: Sequence[Line], settings: Line) ->
 
     logging.disable_progress_bar()
     model = LlavaPose.from_pretrained(options.model, dtype=getattr(torch, options.dtype))
-    return ask_all(on_device(model), data, lines, options.out)
+    return ask_all(on_device(model), data, lines, options.out, options.flip)
 
 
 def on_device(model: LlavaPose) -> LlavaPose:
@@ -206,6 +208,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", metavar="DIR", help="the data that the questions are about")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where answers and scores go")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="the model's precision")
+    parser.add_argument(
+        "--flip", action="store_true", help="read each pose in the mirror image as well and average: slower and better"
+    )
     options = parser.parse_args(argv)
     if options.answers is not None:
         for name in ("model", "data"):

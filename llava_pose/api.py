@@ -160,30 +160,31 @@ class LlavaPose:
         """The longest side in pixels that the model can make use of."""
         return int(self.engine.processor.side)
 
-    def chat(self, image: Any, messages: Sequence[dict[str, Any]]) -> Answer:
+    def chat(self, image: Any, messages: Sequence[dict[str, Any]], flip: bool = False) -> Answer:
         """Answer the last of ``messages``.
 
         messages: ``{"role": "user" | "assistant" | "system", "content": text}``, ending with the user's, about one
         image of a kind that ``predict`` takes. A user's content may also be a list of parts, ``{"type": "text", "text":
         text}`` and ``{"type": "image", "image": image, "box": [x1, y1, x2, y2]?}``: any number of images, in any turn;
-        ``image`` is then None, or one more that comes before them.
+        ``image`` is then None, or one more that comes before them. flip: whether each pose is read in the mirror image
+        as well, at another pass over the conversation a pose.
 
         The answer's text holds a ``<pose>`` mark for each of its ``readings``. A conversation that goes on from an
         earlier one is run from where they part: its images are not looked at again.
         """
-        *_, answer = self.stream(image, messages)
+        *_, answer = self.stream(image, messages, flip)
         return answer
 
-    def stream(self, image: Any, messages: Sequence[dict[str, Any]]) -> Iterator[Answer]:
+    def stream(self, image: Any, messages: Sequence[dict[str, Any]], flip: bool = False) -> Iterator[Answer]:
         """As ``chat``, yielding the answer as it grows. Raises UserError for a conversation the model cannot hold."""
-        return stream(self.engine, self.request(image, messages, max_new_tokens=MAX_NEW_TOKENS))
+        return stream(self.engine, self.request(image, messages, flip, max_new_tokens=MAX_NEW_TOKENS))
 
-    def request(self, image: Any, messages: Sequence[dict[str, Any]], **options: Any) -> Request:
+    def request(self, image: Any, messages: Sequence[dict[str, Any]], flip: bool = False, **options: Any) -> Request:
         """What ``chat`` asks of the engine, for programs that answer several conversations together (``Answering``);
         ``options`` are a ``Request``'s. Raises UserError for messages and pictures that cannot be read."""
         turns, pictures = read_turns(messages, image)
         views = [view for each in pictures for view in self.views(each.image, [each.box], each.name)]
-        return Request(turns, self.engine.pixels(views) if views else None, **options)
+        return Request(turns, self.engine.pixels(views, flip) if views else None, **options)
 
     def recent(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The messages without the oldest questions and answers, as many as must go for an answer to have room.

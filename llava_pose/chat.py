@@ -50,7 +50,8 @@ class Session:
     """A conversation about pictures, each of which may be seen at a box alone.
 
     save: where the picture of each answer goes (the newest replaces the one before), or None; box: (x1, y1, x2, y2) in
-    pixels, all the model then sees of the picture, or None for the whole.
+    pixels, all the model then sees of the picture, or None for the whole; flip: whether poses are read in the mirror
+    image as well.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class Session:
         save: str | Path | None = None,
         box: Box | None = None,
         name: str = "",
+        flip: bool = False,
     ):
-        self.model = model
+        self.model, self.flip = model, flip
         self.save_path = save
         self.begin([] if image is None else [Picture(image, box, name)])
 
@@ -90,7 +92,7 @@ class Session:
         messages = self.model.recent([*self.messages, {"role": "user", "content": self._content(question)}])
         if len(messages) <= len(self.messages):
             note("the conversation outgrew the model: its beginning is forgotten")
-        answer = print_stream(self.model.stream(None, messages))
+        answer = print_stream(self.model.stream(None, messages, self.flip))
         print_alternatives(answer)
         self.messages = [*messages, {"role": "assistant", "content": answer.text}]
         self.shown = len(self.pictures)
@@ -112,7 +114,7 @@ class Session:
         answer, (image, box, _) = self.answers[-1]
         posed = posed_answers(answer, box)
         if not posed:
-            [found] = self.model.predict([image], boxes=[box])
+            [found] = self.model.predict([image], boxes=[box], flip=self.flip)
             posed = [posed_answer(taxonomy.spoken_name(found.category), found.reading, box)]
             note(f"the answer holds no pose; the picture shows what `predict` finds: {posed[0].name}, {found.words}")
         save_png(answer_picture(image, posed), path)

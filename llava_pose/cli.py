@@ -81,6 +81,7 @@ DIRECTORIES = ("DIR", "DIR_OR_HUB_ID")
 FILES = ("FILE", "IMAGE", "JSON", "PNG")
 """What options and arguments are shown as that a shell completes with names of folders, and of files."""
 
+FLIP_HELP = "read each pose in the mirror image too: better by a degree or so, and slower"
 MODEL_HELP = "a model folder or a hub name (owner/name); without it, the small model that comes with this package"
 
 
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the object is, in pixels of the upright picture; once for each object, with one IMAGE",
     )
     predict.add_argument("--categories", metavar="FILE", help="choose among these names only: a text file, one a line")
+    predict.add_argument("--flip", action="store_true", help=FLIP_HELP)
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.add_argument("--save", metavar="PNG", help="save the picture with the objects' axes drawn, with one IMAGE")
 
@@ -132,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--box", type=_box, metavar="x1,y1,x2,y2", help="the object meant, in pixels of the upright picture"
     )
     chat.add_argument("--ask", metavar="TEXT", help="answer this one question and leave")
+    chat.add_argument("--flip", action="store_true", help=FLIP_HELP)
     chat.add_argument("--save", metavar="PNG", help="save the picture of the answer (in a session: of the latest)")
 
     serving.add_options(command("serve", serving.serve, serving.SUMMARY, serving.EXAMPLES))
@@ -192,7 +195,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     found: list[tuple[str, Prediction]] = []
     for batch in batched(((path, box) for path in images for box in boxes), BATCH):
         paths = [path for path, _ in batch]
-        predictions = model.predict(paths, categories, [box for _, box in batch])
+        predictions = model.predict(paths, categories, [box for _, box in batch], flip=arguments.flip)
         found += zip(paths, predictions, strict=True)
         if not arguments.json:
             for path, prediction in zip(paths, predictions, strict=True):
@@ -240,7 +243,7 @@ def _chat(arguments: argparse.Namespace) -> None:
 
     from .chat import Session
 
-    session = Session(model, image, arguments.save, arguments.box, arguments.image or "")
+    session = Session(model, image, arguments.save, arguments.box, arguments.image or "", arguments.flip)
     if arguments.ask is None:
         session.run()
     else:

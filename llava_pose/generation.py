@@ -22,6 +22,7 @@ from .configuration import POSE_TOKEN
 from .errors import UserError
 from .grounding import grounded
 from .image_inputs import ImageInputs
+from .mirrored import mirrored_logits
 from .reading import PoseReading, read_poses
 from .row_cache import ImageSpan, Kept, Layers, RowCache, common_beginning, image_spans
 
@@ -65,7 +66,8 @@ class Answer:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A conversation in transformers' message form that waits for an answer, with its images in reading order.
+    """A conversation in transformers' message form that waits for an answer, with its images in reading order. Where
+    these have their mirror images with them, each pose is read in those as well, and the logits are averaged.
 
     temperature: 0 for the likeliest token at each step, else of the drawing, among the likeliest that together have a
     probability of ``top_p``; stop: texts before the first of which the answer ends; seed: answers drawn by the same one
@@ -207,7 +209,13 @@ class Answering:
         model = self._engine.model
         at = [index for index, row in enumerate(rows) if row.pending == row.pose_token_id]
         if at:
-            for index, reading in zip(at, read_poses(model.pose_head(states[at]), model.calibration), strict=True):
+            logits = model.pose_head(states[at])
+            for place, row in enumerate(rows[index] for index in at):
+                request = row.request
+                if request.images is not None and request.images.mirrored is not None:
+                    other = mirrored_logits(self._engine, request.messages, request.images.mirrored, row.tokens)
+                    logits[place] = (logits[place] + other) / 2
+            for index, reading in zip(at, read_poses(logits, model.calibration), strict=True):
                 rows[index].read(reading)
 
     def _write(self, states: torch.Tensor | None) -> None:

@@ -37,9 +37,9 @@ def test_info_says_whether_a_model_is_calibrated_and_on_what(calibrated, tiny_mo
 
 def test_the_embedded_model_is_calibrated():
     found = checkpoint.load(checkpoint.EMBEDDED)[0].calibration
-    assert found is not None and found.objects > 1000
-    # Where it is sure it may be surer, and where it doubts it must doubt more.
-    assert found.hit(0.99) > 0.99 and found.hit(0.5) < 0.5
+    assert found is not None and found.objects > 900
+    # By itself it is too sure, most of all where it doubts; its order stays.
+    assert found.hit(0.5) < 0.5 < found.hit(0.9) < found.hit(0.99) < 1
 
 
 def test_new_weights_leave_a_calibration_behind(calibrated, tmp_path):

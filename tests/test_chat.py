@@ -27,7 +27,7 @@ class Model:
     def recent(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return messages
 
-    def stream(self, image: Image.Image, messages: list[dict[str, Any]]) -> Any:
+    def stream(self, image: Image.Image, messages: list[dict[str, Any]], flip: bool = False) -> Any:
         assert image is None
         self.asked.append(messages)
         yield Answer("The car <pose> faces away.", [READING], complete=True)

@@ -306,7 +306,7 @@ def test_interrupting_an_answer_keeps_the_session_and_its_history(
 ) -> None:
     stream = session.model.stream
 
-    def interrupted(image: Any, messages: Any) -> Iterator[Any]:
+    def interrupted(image: Any, messages: Any, flip: bool = False) -> Iterator[Any]:
         for count, answer in enumerate(stream(image, messages)):
             if count == 2 and FACING in str(messages[-1]["content"]):
                 raise KeyboardInterrupt

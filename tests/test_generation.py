@@ -18,6 +18,7 @@ from llava_pose.generation import Answer, Answering, Request
 from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
 from llava_pose.row_cache import KeptCaches
+from llava_pose.sides import swapped_sides
 
 Pair = tuple[Any, Any]
 
@@ -371,3 +372,29 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p:
     expected = np.zeros(6)
     expected[order[:needed]] = probabilities[order[:needed]]
     np.testing.assert_allclose(counts, expected / expected.sum(), atol=2e-3)
+
+
+# The mirror image
+
+
+def test_poses_are_the_mean_of_both_readings_where_mirror_images_are_there(pair: Pair, engine: Engine) -> None:
+    model, processor = pair
+    pixels = images(1, 0)
+    both = replace(pixels, mirrored=ImageInputs({"pixel_values": pixels.tensors["pixel_values"].flip(-1)}, (16,)))
+    question = "Is its left side to the right?"
+    plain = engine.answer([user_message(question, images=1)], pixels)
+    read = engine.answer([user_message(question, images=1)], both)
+    assert read.tokens == plain.tokens and len(read.readings) == len(plain.readings) > 0
+    assert both.mirrored is not None
+    other_question = user_message("Is its right side to the left?", images=1)
+    for place, (alone, reading) in enumerate(zip(plain.readings, read.readings, strict=True)):
+        at = [k for k, token in enumerate(read.tokens) if token == processor.pose_token_id][place]
+        said = swapped_sides(processor.tokenizer.decode(read.tokens[: at + 1]))
+        ids = processor.encode([other_question, assistant_message(said)], (16,))[0]
+        with torch.no_grad():
+            output = model(input_ids=torch.from_numpy(ids)[None], pixel_values=both.mirrored.tensors["pixel_values"])
+        mirrored = output.pose_logits[-1].softmax(-1).numpy()
+        # By hand: azimuth and theta run backwards in a mirror.
+        mirrored[[0, 2]] = mirrored[[0, 2], ::-1]
+        mean = np.sqrt(alone.distributions * mirrored)
+        np.testing.assert_allclose(reading.distributions, mean / mean.sum(-1, keepdims=True), atol=1e-5)

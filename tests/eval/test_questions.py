@@ -45,7 +45,7 @@ class Knowing:
             for prefix in ("", "mirrored_")
         }
 
-    def chat(self, image, messages):
+    def chat(self, image, messages, flip=False):
         if len(self.seen) == self.stop_after:
             raise KeyboardInterrupt
         (message,) = messages
