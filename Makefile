@@ -14,7 +14,7 @@ DEMO_KNOWN_IMAGES ?= 1120
 DEMO_TRAIN ?=
 DEMO_SEED ?= 0
 # The picture it is asked about: so many lines down the category's held-out list, the box from its annotation.
-DEMO_PICTURE ?= 4
+DEMO_PICTURE ?= 3
 DEMO_ASK ?= Which way does the $(DEMO_CATEGORY) face?
 DEMO_TEST = --data $(DEMO_OUT)/data --categories $(DEMO_OUT)/names.txt
 

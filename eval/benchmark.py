@@ -66,7 +66,8 @@ def main() -> None:
     asking = Asking(arguments.protocol, not arguments.winner_only, arguments.flip, arguments.reading)
     stop = arguments.on_error == "stop"
     predict = Predicting(engine, trie, asking, task, batches, arguments.workers, stop)
-    for kind, work in (("predictions", predict), ("questions", Answering(engine, task, stop))):
+    answer = Answering(engine, task, stop, asking.flip)
+    for kind, work in (("predictions", predict), ("questions", answer)):
         share_out(accelerator, out / JOURNAL / kind, fingerprint, left[kind], work)
     if accelerator.is_main_process:
         about = {"model": str(arguments.model), "data": str(arguments.data), "categories": task.categories}

@@ -117,8 +117,8 @@ class Answering:
 
     unit = "question"
 
-    def __init__(self, engine: Engine, task: Task, stop_on_error: bool) -> None:
-        self.model, self.task, self.stop_on_error = LlavaPose(engine), task, stop_on_error
+    def __init__(self, engine: Engine, task: Task, stop_on_error: bool, flip: bool) -> None:
+        self.model, self.task, self.stop_on_error, self.flip = LlavaPose(engine), task, stop_on_error, flip
 
     def __call__(self, numbers: Sequence[int]) -> Finished:
         """The answers to these questions."""
@@ -128,7 +128,7 @@ class Answering:
     def _answer(self, line: dict[str, Any]) -> dict[str, Any]:
         record, problem = read_record(self.task.data[line["row"]])
         if record is not None:
-            return ask(self.model, record, line)
+            return ask(self.model, record, line, self.flip)
         if self.stop_on_error:
             raise UserError(problem)
         return {"question_id": line["question_id"], "answer": "", "error": problem}

@@ -193,8 +193,8 @@ def test_a_model_that_has_learnt_its_names_computes_few_of_them():
         (found,) = engine.name([picture], trie, distribution=False)
     assert taxonomy.categories()[found.index] == taxonomy.categories()[whole.index] == "car"
     assert found.nodes < 30 < whole.nodes / 10
-    assert found.probabilities[found.index] == pytest.approx(whole.probabilities[found.index], abs=1e-3)
-    assert found.unexplored < 1e-3
+    missing = whole.probabilities[found.index] - found.probabilities[found.index]
+    assert 0 <= missing <= found.unexplored < 0.01, "a lower bound, by no more than was left unexplored"
 
 
 def test_scores_are_float32_under_autocast(engine):
