@@ -60,11 +60,11 @@ def test_a_stopped_run_asks_only_what_is_left(
     whole = evaluate(scenes, "--questions", asked)
     ask, done = work.ask, []
 
-    def stopping(model: object, record: object, line: dict) -> dict:
+    def stopping(model: object, record: object, line: dict, flip: bool) -> dict:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(line["question_id"])
-        return ask(model, record, line)  # type: ignore[arg-type]
+        return ask(model, record, line, flip)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(work, "ask", stopping)
