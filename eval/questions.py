@@ -161,8 +161,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         answers = given_answers(options.answers, lines)
         settings["answers"] = str(options.answers)
     else:
-        settings |= {"model": str(options.model), "data": str(options.data), "dtype": options.dtype}
-        settings |= {"flip": options.flip}
+        settings |= {"model": str(options.model), "data": str(options.data)}
+        settings |= {name: vars(options)[name] for name in ("dtype", "flip")}
         answers = {answer["question_id"]: answer for answer in asked(options, lines, settings)}
     scores = {**score(lines, answers), "settings": settings}
     if options.out is not None:

@@ -81,7 +81,7 @@ DIRECTORIES = ("DIR", "DIR_OR_HUB_ID")
 FILES = ("FILE", "IMAGE", "JSON", "PNG")
 """What options and arguments are shown as that a shell completes with names of folders, and of files."""
 
-FLIP_HELP = "read each pose in the mirror image too: better by a degree or so, and slower"
+FLIP_HELP = "read each pose in the mirror image too: a little better, and slower"
 MODEL_HELP = "a model folder or a hub name (owner/name); without it, the small model that comes with this package"
 
 

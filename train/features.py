@@ -97,7 +97,7 @@ def build_feature_cache(
     model: Any, processor: Any, pictures: Pictures, folder: Path, show_progress: bool, half: bool = False
 ) -> Path:
     """Compute the cache of the pictures unless it exists, and return its path. ``half``: by the tower in bfloat16, as
-    training in half precision has it; a CPU that knows the format takes a quarter of the time.
+    training in half precision has it; a CPU that knows the format takes a quarter to a half of the time.
 
     Written under another name first: a killed run leaves no half-filled cache behind.
     """
