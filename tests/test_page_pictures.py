@@ -104,10 +104,10 @@ def test_a_finger_draws_a_box_once_it_is_asked_for_and_scrolls_otherwise(address
         tab = visit.tab
         visit.open_example()
         touch = tab.context.new_cdp_session(tab)
-        x, y, width, height = visit.place("#frame")
-        start, end = (x + 0.2 * width, y + 0.9 * height), (x + 0.8 * width, y + 0.2 * height)
 
         def swipe():
+            x, y, width, height = visit.place("#frame")
+            start, end = (x + 0.2 * width, y + 0.9 * height), (x + 0.8 * width, y + 0.2 * height)
             steps = [tuple(a + (b - a) * i / 5 for a, b in zip(start, end, strict=True)) for i in range(6)]
             point = [{"x": steps[0][0], "y": steps[0][1]}]
             touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": point})
@@ -118,9 +118,10 @@ def test_a_finger_draws_a_box_once_it_is_asked_for_and_scrolls_otherwise(address
         swipe()
         tab.wait_for_function("() => scrollY > 50")
         assert not tab.is_visible("#box")
-        tab.evaluate("scrollTo(0, 0)")
         tab.get_by_role("button", name="Draw a box").click()
-        tab.wait_for_function("() => scrollY == 0")
+        # The finger's scrolling may go on for a while, and a click scrolls to what it clicks: up again, until it stays.
+        stays = "() => new Promise(tell => { scrollTo(0, 0); setTimeout(() => tell(scrollY == 0), 300); })"
+        tab.wait_for_function(stays)
         with tab.expect_request("**/v1/pose") as asked:
             swipe()
         [box] = json.loads(asked.value.post_data)["boxes"]
