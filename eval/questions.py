@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,12 @@ from llava_pose.scene import PosedImage, load_split
 
 if TYPE_CHECKING:
     from llava_pose.api import LlavaPose  # torch with it, which scoring does not need
+
+TOGETHER = 16
+"""Questions that are asked side by side, each with its mirror image."""
+
+SIDES = ("", "mirrored_")
+"""What a line's keys begin with: those about its image, and those about the mirror image."""
 
 ANSWERS, PARTIAL, SCORES, SETTINGS = "answers.jsonl", "answers.partial.jsonl", "questions.json", "settings.json"
 COLUMNS = (
@@ -46,15 +52,24 @@ COLUMNS = (
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def ask(model: LlavaPose, record: PosedImage, line: Line, flip: bool) -> Line:
-    """A line's answers about a record's image and about its mirror image, with the poses (P, 3) read at their marks;
+def ask(model: LlavaPose, data: Any, lines: Sequence[Line], flip: bool) -> Iterator[Line]:
+    """The answers to each line about its image and about the mirror image, with the poses (P, 3) read at their marks;
     with ``flip`` each of these in both images."""
-    answered: Line = {"question_id": line["question_id"]}
-    for seen, prefix in ((record, ""), (record.mirrored(), "mirrored_")):
-        answer = model.chat(seen.image, [{"role": "user", "content": line[f"{prefix}question"]}], flip)
-        answered[f"{prefix}answer"] = answer.text
-        answered[f"{prefix}poses"] = [[float(angle) for angle in reading.pose] for reading in answer.readings]
-    return answered
+    answers = model.chat_all(_conversations(data, lines), flip)
+    for line in lines:
+        answered: Line = {"question_id": line["question_id"]}
+        for prefix in SIDES:
+            answer = next(answers)
+            answered[f"{prefix}answer"] = answer.text
+            answered[f"{prefix}poses"] = [[float(angle) for angle in reading.pose] for reading in answer.readings]
+        yield answered
+
+
+def _conversations(data: Any, lines: Sequence[Line]) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+    for line in lines:
+        record = PosedImage.from_row(data[line["row"]])
+        for prefix, seen in zip(SIDES, (record, record.mirrored()), strict=True):
+            yield seen.image, [{"role": "user", "content": line[f"{prefix}question"]}]
 
 
 def open_rows(data_dir: str | Path, lines: Sequence[Line]) -> Any:
@@ -79,34 +94,36 @@ def open_rows(data_dir: str | Path, lines: Sequence[Line]) -> Any:
 
 
 def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path, flip: bool = False) -> list[Line]:
-    """Ask every question in turn; the answers as ``answers.jsonl`` will hold them.
+    """Ask every question; the answers as ``answers.jsonl`` will hold them.
 
-    Each answer is added to a partial file at once, so that a run that is stopped goes on after the last of them.
-    Raises UserError where the partial file is not that of these questions.
+    ``TOGETHER`` of them are worked on side by side, always the same ones, and then added to a partial file, after which
+    a run that is stopped goes on. Raises UserError where the partial file is not that of these questions.
     """
     if (out / ANSWERS).is_file():
         return list(read_answers(out / ANSWERS).values())
     partial = out / PARTIAL
     answers = read_partial(partial, lines)
     write_atomic(partial, "".join(json.dumps(answer) + "\n" for answer in answers))
-    row, record = -1, None
-    with partial.open("a", encoding="utf-8") as file:
-        left, done = lines[len(answers) :], len(answers)
-        for line in tqdm(left, desc="ask", unit="question", initial=done, total=len(lines), disable=None):
-            if record is None or line["row"] != row:
-                row, record = line["row"], PosedImage.from_row(data[line["row"]])
-            answers.append(ask(model, record, line, flip))
-            file.write(json.dumps(answers[-1]) + "\n")
+    left = range(len(answers), len(lines), TOGETHER)
+    bar = tqdm(desc="ask", unit="question", initial=len(answers), total=len(lines), disable=None)
+    with partial.open("a", encoding="utf-8") as file, bar:
+        for start in left:
+            block = []
+            for answer in ask(model, data, lines[start : start + TOGETHER], flip):
+                block.append(answer)
+                bar.update()
+            answers += block
+            file.write("".join(json.dumps(answer) + "\n" for answer in block))
             file.flush()
     partial.rename(out / ANSWERS)
     return answers
 
 
 def read_partial(path: Path, lines: Sequence[Line]) -> list[Line]:
-    """The whole lines of a partial file of answers. Raises UserError where they do not answer the first questions."""
+    """The whole blocks of a partial file of answers. Raises UserError where they do not answer the first questions."""
     if not path.is_file():
         return []
-    # A killed run may have left half a line.
+    # A killed run may have left half a line, or half a block.
     text = path.read_bytes().rpartition(b"\n")[0].decode("utf-8")
     answers = [json.loads(answer) for answer in text.splitlines()]
     for number, (answer, line) in enumerate(zip(answers, lines, strict=False), start=1):
@@ -114,7 +131,7 @@ def read_partial(path: Path, lines: Sequence[Line]) -> list[Line]:
             raise UserError(
                 f"{path}:{number}: question_id: {answer['question_id']!r}, expected {line['question_id']!r}"
             )
-    return answers
+    return answers[: len(answers) // TOGETHER * TOGETHER]
 
 
 def check_settings(out: Path, settings: Line) -> None:

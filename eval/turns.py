@@ -33,10 +33,9 @@ from eval.speed import LLAVA_7B, QUICK, SMALL, synchronize
 from llava_pose.engine import Engine
 from llava_pose.errors import run_cli
 from llava_pose.files import write_atomic
-from llava_pose.generation import Answer, Answering, Request
+from llava_pose.generation import Request, answer_all
 from llava_pose.image_inputs import ImageInputs
 from llava_pose.processing import assistant_message, user_message
-from llava_pose.row_cache import KeptCaches
 
 QUESTION = "Which way is the car facing, and how far must it turn to face me?"
 ANSWER = "The car <pose> must turn about 45 degrees to its own right."
@@ -102,24 +101,11 @@ def throughput(engine: Engine, size: Size, conversations: int, repetitions: int)
     together: list[float] = []
     for _ in tqdm(range(repetitions + 1), desc="throughput", unit="repetition"):
         for times, width in ((one, 1), (together, conversations)):
-            engine.kept = KeptCaches()
-            times.append(seconds(lambda width=width: answer_all(engine, requests, width), engine))  # type: ignore[misc]
+            times.append(seconds(lambda width=width: list(answer_all(engine, requests, width)), engine))  # type: ignore[misc]
     return {
         "throughput_ratio": median_ratio(one, together),
         "tokens_per_second": round(conversations * TOKENS / statistics.median(together[1:]), 1),
     }
-
-
-def answer_all(engine: Engine, requests: list[Request], width: int) -> list[Answer]:
-    """The answers to all requests, so many at a time."""
-    answering = Answering(engine)
-    found: list[Answer] = []
-    for start in range(0, len(requests), width):
-        for request in requests[start : start + width]:
-            answering.add(request)
-        while answering.running:
-            found += [answer for _, answer in answering.step() if answer.finished]
-    return found
 
 
 def picture(engine: Engine, size: Size, seed: int) -> ImageInputs:

@@ -17,7 +17,7 @@ from .arrays import is_array
 from .engine import Engine
 from .errors import UserError
 from .evaluation import batched
-from .generation import MAX_NEW_TOKENS, Answer, Request, stream
+from .generation import MAX_NEW_TOKENS, Answer, Request, answer_all, stream
 from .image_inputs import ImageInputs
 from .images import FILE, Box, open_views
 from .loading import read_ahead
@@ -174,6 +174,15 @@ class LlavaPose:
         """
         *_, answer = self.stream(image, messages, flip)
         return answer
+
+    def chat_all(
+        self, conversations: Iterable[tuple[Any, Sequence[dict[str, Any]]]], flip: bool = False
+    ) -> Iterator[Answer]:
+        """``chat`` for many conversations (image, messages): their answers in order, many of them worked on side by
+        side. Raises UserError as ``chat`` does, when the conversation's turn comes."""
+        options = {"max_new_tokens": MAX_NEW_TOKENS, "growing": False}
+        requests = (self.request(image, messages, flip, **options) for image, messages in conversations)
+        return answer_all(self.engine, requests)
 
     def stream(self, image: Any, messages: Sequence[dict[str, Any]], flip: bool = False) -> Iterator[Answer]:
         """As ``chat``, yielding the answer as it grows. Raises UserError for a conversation the model cannot hold."""

@@ -9,6 +9,7 @@ adapters (its base is loaded first, then merged in), a released checkpoint of on
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ from .families import Family, family_of, has_head
 from .folders import EMBEDDED, model_source, optional_file, use_taxonomy_of
 from .processing import add_pose_token
 from .quantization import keep_exact
+
+# PEFT imports bitsandbytes where it is installed, which warns, on some CPUs, that it lacks a kernel nobody asked for.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 ADAPTER_CONFIG = "adapter_config.json"
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from .grounding import grounded
 from .image_inputs import ImageInputs
 from .mirrored import mirrored_logits
 from .reading import PoseReading, read_poses
-from .row_cache import ImageSpan, Kept, Layers, RowCache, common_beginning, image_spans
+from .row_cache import ImageSpan, Kept, KeptCaches, Layers, RowCache, common_beginning, image_spans
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -150,10 +151,11 @@ class _Row:
 
 
 class Answering:
-    """Requests to answers, a token a step. One thread drives it; ``engine.kept`` is shared with others."""
+    """Requests to answers, a token a step. One thread drives it; ``kept``, the engine's if left out, is shared with
+    others."""
 
-    def __init__(self, engine: Engine):
-        self._engine = engine
+    def __init__(self, engine: Engine, kept: KeptCaches | None = None):
+        self._engine, self._kept = engine, engine.kept if kept is None else kept
         self._waiting: deque[_Row] = deque()
         self._rows: list[_Row] = []
         self._cache = RowCache()
@@ -257,7 +259,7 @@ class Answering:
 
     def _find_start(self, row: _Row) -> None:
         """What a waiting row has most in common with: a conversation that was kept, or one that runs."""
-        kept, row.shared = self._engine.kept.longest(row.ids, row.spans)
+        kept, row.shared = self._kept.longest(row.ids, row.spans)
         row.start = None if kept is None else kept.layers
         for index, other in enumerate(self._rows):
             if (shared := row.common(other)) > row.shared:
@@ -308,7 +310,7 @@ class Answering:
         """Take a row out, and keep what was run of it."""
         row, length = self._rows[index], self._cache.lengths[index]
         ids = np.concatenate([row.ids, np.array(row.tokens, dtype=row.ids.dtype)])[:length]
-        self._engine.kept.add(Kept(ids, row.spans, self._cache.copy_of(index)))
+        self._kept.add(Kept(ids, row.spans, self._cache.copy_of(index)))
         self._cache.remove(index)
         last = self._rows.pop()
         if index < len(self._rows):
@@ -348,3 +350,20 @@ def _until_finished(answering: Answering, request: Request) -> Iterator[Answer]:
                 yield answer
     finally:
         answering.cancel(request)
+
+
+def answer_all(engine: Engine, requests: Iterable[Request], together: int = MOST_ROWS) -> Iterator[Answer]:
+    """The finished answers to the requests, in their order, up to ``together`` of them side by side; a request is taken
+    when there is room. They depend on these requests alone, not on what the engine was asked before. Raises UserError
+    where the model cannot hold a conversation."""
+    answering = Answering(engine, KeptCaches())
+    coming, asked, found = iter(requests), deque[Request](), dict[Request, Answer]()
+    while True:
+        for request in islice(coming, together - answering.running):
+            answering.add(request)
+            asked.append(request)
+        if not asked:
+            return
+        found.update((request, answer) for request, answer in answering.step() if answer.finished)
+        while asked and asked[0] in found:
+            yield found.pop(asked.popleft())

@@ -148,6 +148,15 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _fitting_precision(self) -> TrainConfig:
+        if self.precision == "fp32" and self.model.base_dtype != "fp32":
+            raise ValueError(
+                f"precision: fp32, but model.base_dtype {self.model.base_dtype} holds half the model in bfloat16; "
+                "with it take bf16"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fitting_optimizer(self) -> TrainConfig:
         if self.optimizer == "muon" and self.model.lora is not None:
             raise ValueError("optimizer: muon is for a language model trained in full; with lora take adamw")

@@ -13,7 +13,6 @@ Data, base, seed, flip and the cached features are the recipe's; its model.proje
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from llava_pose.modeling import PoseHead
 from train.config import TrainConfig, load_config
 from train.data import cache_features
 from train.model import build_model
+from train.schedule import learning_rate_factor
 from train.sets import PosedRows, load_data
 
 WARMUP = 50
@@ -114,11 +114,11 @@ def train_projector(projector: nn.Module, model: Any, objects: Objects, config: 
     width = model.config.get_text_config().hidden_size
     pooled = Pooled(projector, width, model.config, len(objects.categories)).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(pooled.parameters(), betas=(0.9, 0.98), weight_decay=0.05, fused=True)
+    timing = config.model_copy(update={"steps": arguments.steps, "warmup_steps": WARMUP, "schedule": "cosine"})
     progress = tqdm(range(arguments.steps), desc="projector", unit="step")
     for step in progress:
-        cosine = 0.5 * (1 + math.cos(math.pi * step / arguments.steps))
         for group in optimizer.param_groups:
-            group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / WARMUP) * cosine
+            group["lr"] = arguments.learning_rate * learning_rate_factor(step, timing)
         features, poses, names = objects.batch(arguments.batch_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             pose_logits, class_logits = pooled(features if config.precision == "bf16" else features.float())

@@ -57,10 +57,11 @@ def build_accelerator(config: TrainConfig, run: Path) -> Accelerator:
 
 def check_half_precision(config: TrainConfig, device: torch.device) -> None:
     """Raises UserError where the configuration asks for bfloat16 of a GPU that has none (a CPU always has it)."""
-    asked = {"precision": config.precision, "model.base_dtype": config.model.base_dtype}
-    for key, value in asked.items():
-        if value != "fp32" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise UserError(f"{key}: {value}, but {torch.cuda.get_device_name(device)} has no bfloat16; set {key}=fp32")
+    if config.precision == "fp32" or device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        return
+    instead = "precision=fp32" + (" model.base_dtype=fp32" if config.model.base_dtype != "fp32" else "")
+    name = torch.cuda.get_device_name(device)
+    raise UserError(f"precision: {config.precision}, but {name} has no bfloat16; set {instead}")
 
 
 def shards_weights(accelerator: Accelerator) -> bool:

@@ -78,14 +78,15 @@ Rows = PosedRows | PlainRows
 
 
 def load_data(config: TrainConfig) -> tuple[list[Rows], list[Any]]:
-    """The data sets to train on and the posed ``val`` splits. Those of weight 0 are left out.
+    """The data sets to train on and the posed ``val`` splits of those that have one. Those of weight 0 are left out.
 
     Raises:
         UserError: naming the file or folder: it is missing or damaged, a row has no object or a whole split no pose, a
-            conversation is not in LLaVA's form or misses its picture, or so small a weight that an epoch has no row.
+            conversation is not in LLaVA's form or misses its picture, or so small a weight that an epoch has no row;
+            or there are poses to learn and not one ``val`` split.
     """
     rows: list[Rows] = []
-    splits = []
+    folders = []
     for number, part in enumerate(config.data):
         if not part.weight:
             continue
@@ -97,10 +98,11 @@ def load_data(config: TrainConfig) -> tuple[list[Rows], list[Any]]:
             posed = PosedRows(load_split(part.path, "train"), part.weight)
             _check_poses(posed, part.path)
             rows.append(posed)
-            splits.append(load_split(part.path, "val"))
+            folders.append(part.path)
         if part.weight * len(rows[-1]) < 1:
             raise UserError(f"data.{number}.weight: {part.weight} of {len(rows[-1])} rows is less than one an epoch")
-    return rows, splits
+    scored = [folder for folder in folders if any(Path(folder).glob("val-*.parquet"))]
+    return rows, [load_split(folder, "val") for folder in scored or folders[:1]]
 
 
 def _check_poses(rows: PosedRows, path: str) -> None:

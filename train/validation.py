@@ -15,7 +15,7 @@ from llava_pose.conversation import naming_messages
 from llava_pose.engine import Engine
 from llava_pose.errors import UserError
 from llava_pose.evaluation import predict_records, score
-from llava_pose.generation import Answering, Request
+from llava_pose.generation import Request, answer_all
 from llava_pose.scene import PosedImage
 
 from .config import TrainConfig
@@ -90,15 +90,9 @@ def spread_places(categories: Sequence[str], count: int) -> list[int]:
 
 def _emitted(engine: Engine, records: Sequence[PosedImage]) -> list[bool]:
     """Whether each record's greedy answer to the question for name and pose holds ``<pose>``."""
-    answering = Answering(engine)
-    requests = [
+    requests = (
         Request(naming_messages(), engine.pixels([record.image]), ANSWER_TOKENS)
         for record in records
         if record.image is not None
-    ]
-    for request in requests:
-        answering.add(request)
-    answers: dict[Request, str] = {}
-    while answering.running:
-        answers.update((request, answer.text) for request, answer in answering.step())
-    return [POSE_TOKEN in answers[request] for request in requests]
+    )
+    return [POSE_TOKEN in answer.text for answer in answer_all(engine, requests)]

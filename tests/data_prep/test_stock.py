@@ -215,18 +215,21 @@ def test_a_killed_run_goes_on_with_what_it_had_read_and_ends_with_the_same_bytes
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     meshes, out = stock_of_several(tmp_path), tmp_path / "out"
     words = ["--out", out, "--meshes", meshes, "--images", 100000, "--size", 64, "--workers", 2]
-    process = subprocess.Popen(
-        [sys.executable, "data_prep/render.py", *map(str, words)], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "data_prep/render.py", *map(str, words)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while len(list(out.glob("annotations/*/*.npz"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
     process.wait()
-    time.sleep(2)
-    count = len(list(out.glob("annotations/*/*.npz")))
-    time.sleep(1)
-    assert len(list(out.glob("annotations/*/*.npz"))) == count
+    try:
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+    except ProcessLookupError:
+        return
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("workers outlive their parent")
 
 
 def test_a_kept_shape_is_read_again_when_its_texture_has_changed(tmp_path):

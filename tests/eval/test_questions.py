@@ -45,10 +45,12 @@ class Knowing:
             for prefix in ("", "mirrored_")
         }
 
-    def chat(self, image, messages, flip=False):
+    def chat_all(self, conversations, flip=False):
+        return (self.answer(image, *messages) for image, messages in conversations)
+
+    def answer(self, image, message):
         if len(self.seen) == self.stop_after:
             raise KeyboardInterrupt
-        (message,) = messages
         pixels = np.asarray(image)
         key = (int(pixels[0, 0, 0]), bool(pixels[0, 0, 2] > pixels[0, -1, 2]), message["content"])
         self.seen.append(key)
@@ -74,24 +76,30 @@ def test_image_and_mirrored_image_are_asked_each_its_own_question(data, lines, t
     assert kept == answers and [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 6, 7])
-def test_a_stopped_run_goes_on_after_its_last_answer_and_ends_with_the_same_bytes(data, lines, tmp_path, stop_after):
+@pytest.mark.parametrize("stop_after", [0, 1, 6, 11])
+def test_a_stopped_run_goes_on_after_its_last_block_and_ends_with_the_same_bytes(
+    data, lines, tmp_path, monkeypatch, stop_after
+):
+    monkeypatch.setattr(questions, "TOGETHER", 2)
     rows = open_rows(data, lines)
     (tmp_path / "whole").mkdir()
     ask_all(Knowing(lines), rows, lines, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         ask_all(Knowing(lines, stop_after), rows, lines, tmp_path)
     with (tmp_path / "answers.partial.jsonl").open("a") as file:
-        file.write('{"question_id": "fac')  # half a line, as a killed process leaves it
+        # Half a block and half a line, as a killed process may leave them.
+        done = stop_after // 4 * 2
+        file.write(json.dumps({"question_id": lines[done]["question_id"]}) + '\n{"question_id": "fac')
     model = Knowing(lines)
     ask_all(model, rows, lines, tmp_path)
-    assert len(model.seen) == 2 * (len(lines) - stop_after // 2)
+    assert len(model.seen) == 2 * (len(lines) - done)
     assert (tmp_path / "answers.jsonl").read_bytes() == (tmp_path / "whole" / "answers.jsonl").read_bytes()
     again = Knowing(lines)
     assert len(ask_all(again, rows, lines, tmp_path)) == len(lines) and again.seen == []
 
 
-def test_partial_answers_to_other_questions_are_refused(data, lines, tmp_path):
+def test_partial_answers_to_other_questions_are_refused(data, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(questions, "TOGETHER", 2)
     with pytest.raises(KeyboardInterrupt):
         ask_all(Knowing(lines, 6), open_rows(data, lines), lines, tmp_path)
     with pytest.raises(UserError, match=rf"partial\.jsonl:1: question_id: '{lines[0]['question_id']}', expected"):

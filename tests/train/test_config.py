@@ -167,6 +167,13 @@ def test_settings_that_contradict_each_other_are_refused(write, model, part):
     assert "model" in message and part in message
 
 
+@pytest.mark.parametrize("base_dtype", ["bf16", "nf4"])
+def test_a_base_in_half_precision_or_less_is_not_trained_in_full_precision(write, base_dtype):
+    model = {"base": "x", "lora": {}, "base_dtype": base_dtype}
+    assert f"precision: fp32, but model.base_dtype {base_dtype}" in refused(write(VALID, model=model, precision="fp32"))
+    load_config(write(VALID, model=model, precision="bf16"))
+
+
 @pytest.mark.parametrize(
     "content, part",
     [("- a\n- b\n", "a configuration is a mapping"), ("", "a configuration is a mapping"), ("a: [", "not valid YAML")],

@@ -15,9 +15,11 @@ from safetensors.torch import load_file
 
 from llava_pose import LlavaPose, assembly, checkpoint, taxonomy
 from llava_pose.errors import UserError
+from llava_pose.scene import load_split
 from train import finetune
 from train.config import TrainConfig, load_config
 from train.model import build_model
+from train.sets import load_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,12 +151,17 @@ def test_a_head_size_that_a_base_with_a_head_does_not_have_is_refused(run, tiny_
         run("wrong", model={"base": str(tiny_model_dir), "pose_hidden_size": 64})
 
 
-def test_a_data_folder_without_a_val_split_is_refused(run, data_dir, tmp_path):
-    (tmp_path / "half").mkdir()
+def test_data_without_a_val_split_is_refused_unless_other_data_has_one(run, recipe, data_dir, tmp_path):
+    half = tmp_path / "half"
+    half.mkdir()
     for shard in data_dir.glob("train-*"):
-        shutil.copy(shard, tmp_path / "half")
+        shutil.copy(shard, half)
     with pytest.raises(UserError, match="half: no split 'val'"):
-        run("wrong", data=[str(tmp_path / "half")])
+        run("wrong", data=[str(half)])
+    both = TrainConfig.model_validate(recipe(tmp_path, data=[str(half), str(data_dir)]))
+    sets, splits = load_data(both)
+    assert [len(rows) for rows in sets] == [len(load_split(data_dir, "train"))] * 2
+    assert [len(split) for split in splits] == [len(load_split(data_dir, "val"))]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_samples(run, monkeypatch):

@@ -11,10 +11,10 @@ from train.processes import check_half_precision
 @pytest.mark.parametrize(
     "settings, named",
     [
-        ({"precision": "bf16"}, "precision: bf16, but Tesla V100 has no bfloat16; set precision=fp32"),
+        ({"precision": "bf16"}, "precision: bf16, but Tesla V100 has no bfloat16; set precision=fp32$"),
         (
-            {"precision": "fp32", "model": {"base": "embedded", "lora": {}, "base_dtype": "bf16"}},
-            r"model\.base_dtype: bf16, but Tesla V100",
+            {"precision": "bf16", "model": {"base": "embedded", "lora": {}, "base_dtype": "bf16"}},
+            r"Tesla V100 has no bfloat16; set precision=fp32 model\.base_dtype=fp32$",
         ),
     ],
 )

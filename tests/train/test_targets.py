@@ -72,8 +72,8 @@ def test_a_base_that_is_no_vision_language_model_is_refused(config, tmp_path):
 
 def test_a_tower_trained_beside_adapters_is_saved_with_them_and_comes_back(run, released, tmp_path):
     model = {"base": str(released[1]), "base_dtype": "bf16", "lora": {"rank": 4}, "train_vision_tower": True}
-    settings = {"model": model, "cache_features": False, "steps": 4, "tower_learning_rate": 0.01}
-    folder = run("tower", **settings)
+    settings = {"cache_features": False, "precision": "bf16", "steps": 4, "tower_learning_rate": 0.01}
+    folder = run("tower", model=model, **settings)
     held = load_file(folder / "final" / "adapter_model.safetensors")
     name = "vision_tower.encoder.layers.0.mlp.fc1.weight"
     (trained,) = (value for key, value in held.items() if key.endswith(name))
