@@ -52,24 +52,22 @@ COLUMNS = (
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def ask(model: LlavaPose, data: Any, lines: Sequence[Line], flip: bool) -> Iterator[Line]:
-    """The answers to each line about its image and about the mirror image, with the poses (P, 3) read at their marks;
-    with ``flip`` each of these in both images."""
-    answers = model.chat_all(_conversations(data, lines), flip)
-    for line in lines:
+def ask(model: LlavaPose, asked: Sequence[tuple[PosedImage, Line]], flip: bool) -> Iterator[Line]:
+    """The answers to lines about their records' images and the mirror images, with the poses (P, 3) read at their
+    marks; with ``flip`` each of these in both images."""
+    conversations = (
+        (seen.image, [{"role": "user", "content": line[f"{prefix}question"]}])
+        for record, line in asked
+        for prefix, seen in zip(SIDES, (record, record.mirrored()), strict=True)
+    )
+    answers = model.chat_all(conversations, flip)
+    for _, line in asked:
         answered: Line = {"question_id": line["question_id"]}
         for prefix in SIDES:
             answer = next(answers)
             answered[f"{prefix}answer"] = answer.text
             answered[f"{prefix}poses"] = [[float(angle) for angle in reading.pose] for reading in answer.readings]
         yield answered
-
-
-def _conversations(data: Any, lines: Sequence[Line]) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
-    for line in lines:
-        record = PosedImage.from_row(data[line["row"]])
-        for prefix, seen in zip(SIDES, (record, record.mirrored()), strict=True):
-            yield seen.image, [{"role": "user", "content": line[f"{prefix}question"]}]
 
 
 def open_rows(data_dir: str | Path, lines: Sequence[Line]) -> Any:
@@ -109,7 +107,8 @@ def ask_all(model: LlavaPose, data: Any, lines: Sequence[Line], out: Path, flip:
     with partial.open("a", encoding="utf-8") as file, bar:
         for start in left:
             block = []
-            for answer in ask(model, data, lines[start : start + TOGETHER], flip):
+            those = [(PosedImage.from_row(data[line["row"]]), line) for line in lines[start : start + TOGETHER]]
+            for answer in ask(model, those, flip):
                 block.append(answer)
                 bar.update()
             answers += block

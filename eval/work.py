@@ -128,7 +128,8 @@ class Answering:
     def _answer(self, line: dict[str, Any]) -> dict[str, Any]:
         record, problem = read_record(self.task.data[line["row"]])
         if record is not None:
-            return ask(self.model, record, line, self.flip)
+            # One at a time: the same answers to the last digit, however many processes share the questions.
+            return next(ask(self.model, [(record, line)], self.flip))
         if self.stop_on_error:
             raise UserError(problem)
         return {"question_id": line["question_id"], "answer": "", "error": problem}

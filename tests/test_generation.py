@@ -126,7 +126,6 @@ def test_all_answers_come_in_order_as_if_each_were_alone_and_few_requests_wait(p
     assert len(engine.kept) == 0, "what the engine was asked before and after is another matter"
 
 
-
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "top_p": 0.9}], ids=["greedy", "drawn"])
 def test_answers_together_are_what_each_is_alone_whoever_joins_and_leaves(pair: Pair, options: dict[str, Any]) -> None:
     asked = requests(**options)

@@ -1,12 +1,14 @@
 """3D questions as part of the benchmark: asked by any number of processes, kept, scored and resumed like the rest."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep import questions
 from eval import work
+from llava_pose.api import LlavaPose
 from llava_pose.errors import UserError
 from llava_pose.question_scores import read_questions, score
 from tests.eval.conftest import Evaluate
@@ -60,11 +62,11 @@ def test_a_stopped_run_asks_only_what_is_left(
     whole = evaluate(scenes, "--questions", asked)
     ask, done = work.ask, []
 
-    def stopping(model: object, record: object, line: dict, flip: bool) -> dict:
+    def stopping(model: LlavaPose, pairs: list, flip: bool) -> Iterator[dict]:
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(line["question_id"])
-        return ask(model, record, line, flip)  # type: ignore[arg-type]
+        done.append(pairs)
+        return ask(model, pairs, flip)
 
     with monkeypatch.context() as patch:
         patch.setattr(work, "ask", stopping)
