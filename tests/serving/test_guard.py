@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from llava_pose import LlavaPose
-from tests.serving.running import CAR, Served, asked, refusal, serving
+from tests.serving.running import CAR, Served, asked, refusal, serving, until
 
 KEY = "a-key-that-nobody-guesses"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -185,7 +185,12 @@ def test_a_line_in_the_log_tells_method_path_status_and_id_and_nothing_that_was_
     with caplog.at_level(logging.DEBUG):
         locked.post("/v1/chat/completions?token=query-secret", {"messages": asked(secret), "stop": 7}, headers=BEARER)
         response = locked.get("/a%0Ab?c=query-secret", headers={**BEARER, "X-Secret": "header-secret"})
-    own = [record.getMessage() for record in caplog.records if record.name == "llava_pose.server"]
+
+        def own_lines() -> list[str]:
+            return [record.getMessage() for record in caplog.records if record.name == "llava_pose.server"]
+
+        until(lambda: len(own_lines()) == 2)  # a line is written when its response has gone
+    own = own_lines()
     assert [line.split()[:3] for line in own] == [["POST", "/v1/chat/completions", "400"], ["GET", "/a\\nb", "404"]]
     assert own[1].endswith(response.headers["x-request-id"])
     everything = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))

@@ -149,7 +149,7 @@ def test_work_whose_client_hangs_up_while_it_waits_is_cancelled(gate: Gate, mode
     with serving(model) as served:
         hang_up(served, CHAT, {"messages": asked()}, when=lambda: gate.steps == 1)
         until(lambda: served.places.held == 0)
-        assert served.metric("llava_pose_cancelled_total") == 1
+        until(lambda: served.metric("llava_pose_cancelled_total") == 1)
         gate.opened.set()
         until(lambda: len(gate.cancelled) == 1)
         assert gate.sizes == [1]
@@ -173,7 +173,7 @@ def test_work_whose_client_hangs_up_while_it_streams_is_cancelled(gate: Gate, mo
             until(lambda: len(gate.cancelled) == 1)
         until(lambda: served.metric("llava_pose_cancelled_total") == 1)
         assert len(gate.sizes) <= 3
-        assert served.metric('llava_pose_requests_total{route="/v1/chat/completions",status="499"}') == 1
+        until(lambda: served.metric('llava_pose_requests_total{route="/v1/chat/completions",status="499"}') == 1)
 
 
 def test_pictures_whose_client_has_gone_are_not_named(
@@ -295,9 +295,10 @@ def test_metrics_count_requests_tokens_poses_batches_and_what_waits(model: Llava
         served.post(POSE, {"image": CAR, "boxes": [[0, 0, 90, 90], [9, 9, 99, 99]]})
         served.post(POSE, {"image": 7})
         metrics: Callable[[str], float] = served.metric
-        assert metrics('llava_pose_requests_total{route="/v1/chat/completions",status="200"}') == 2
-        assert metrics('llava_pose_requests_total{route="/v1/pose",status="400"}') == 1
-        assert metrics('llava_pose_request_seconds_count{route="/v1/pose"}') == 2
+        # A request is counted when its response has gone.
+        until(lambda: metrics('llava_pose_requests_total{route="/v1/chat/completions",status="200"}') == 2)
+        until(lambda: metrics('llava_pose_requests_total{route="/v1/pose",status="400"}') == 1)
+        until(lambda: metrics('llava_pose_request_seconds_count{route="/v1/pose"}') == 2)
         assert metrics('llava_pose_tokens_total{kind="prompt"}') == usage["prompt_tokens"]
         assert metrics('llava_pose_tokens_total{kind="completion"}') == usage["completion_tokens"]
         assert metrics('llava_pose_poses_total{route="/v1/chat/completions"}') == 1
@@ -305,7 +306,7 @@ def test_metrics_count_requests_tokens_poses_batches_and_what_waits(model: Llava
         assert metrics('llava_pose_batch_size_sum{work="pictures"}') == 2
         assert metrics('llava_pose_batch_size_count{work="conversations"}') >= usage["completion_tokens"]
         assert metrics("llava_pose_first_token_seconds_count") == 1
-        assert metrics("llava_pose_queue_length") == metrics("llava_pose_requests_held") == 0
+        until(lambda: metrics("llava_pose_queue_length") == metrics("llava_pose_requests_held") == 0)
         assert served.get("/metrics").headers["content-type"].startswith("text/plain; version=")
 
 
