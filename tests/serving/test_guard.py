@@ -183,16 +183,20 @@ def test_a_line_in_the_log_tells_method_path_status_and_id_and_nothing_that_was_
 ) -> None:
     secret = "confidential-question"
     with caplog.at_level(logging.DEBUG):
-        locked.post("/v1/chat/completions?token=query-secret", {"messages": asked(secret), "stop": 7}, headers=BEARER)
-        response = locked.get("/a%0Ab?c=query-secret", headers={**BEARER, "X-Secret": "header-secret"})
+        path, body = "/v1/chat/completions?token=query-secret", {"messages": asked(secret), "stop": 7}
+        responses = [
+            locked.post(path, body, headers=BEARER),
+            locked.get("/a%0Ab?c=query-secret", headers={**BEARER, "X-Secret": "header-secret"}),
+        ]
+        ids = tuple(response.headers["x-request-id"] for response in responses)
 
         def own_lines() -> list[str]:
-            return [record.getMessage() for record in caplog.records if record.name == "llava_pose.server"]
+            return [line for record in caplog.records if (line := record.getMessage()).endswith(ids)]
 
         until(lambda: len(own_lines()) == 2)  # a line is written when its response has gone
     own = own_lines()
     assert [line.split()[:3] for line in own] == [["POST", "/v1/chat/completions", "400"], ["GET", "/a\\nb", "404"]]
-    assert own[1].endswith(response.headers["x-request-id"])
+    assert [line.endswith(own_id) for line, own_id in zip(own, ids, strict=True)] == [True, True]
     everything = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
     for hidden in (secret, KEY, "query-secret", "header-secret", CAR[60:100], "Bearer"):
         assert hidden not in everything
