@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 import struct
 
 import pytest
@@ -92,6 +93,9 @@ def test_wandb_holds_what_the_log_does_and_a_resumed_run_goes_on_as_the_same(run
     folder = run("watched", "--resume", **settings)
     first, second = sorted(folder.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_mtime)
     assert first.name.rpartition("-")[2] == second.name.rpartition("-")[2], "one run in W&B"
+    deadline = time.monotonic() + 60  # W&B's own process may still be writing
+    while not (wandb_history(first) and wandb_history(second)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     log = {line["step"]: line for line in lines_of(folder) if "loss" in line}
     for step, row in (wandb_history(first) | wandb_history(second)).items():
         assert row["loss"] == pytest.approx(log[step]["loss"])
