@@ -2,8 +2,8 @@
 
 import importlib.util
 import json
-import time
 import struct
+import time
 
 import pytest
 import torch
@@ -33,11 +33,13 @@ def wandb_history(folder):
     32 KiB of records, each with checksum, length, and whether it is whole, a beginning, a middle or an end."""
     (file,) = folder.glob("*.wandb")
     data, place, record, found = file.read_bytes(), 7, b"", {}
-    while place < len(data):
+    while place + 7 <= len(data):
         if (left := 32768 - place % 32768) < 7:
             place += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, place)
+        if place + 7 + length > len(data):
+            break  # not written to its end yet
         record += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):
