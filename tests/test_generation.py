@@ -109,23 +109,6 @@ def assert_same(found: Answer, expected: Answer) -> None:
         np.testing.assert_allclose(one.distributions, other.distributions, atol=1e-5)
 
 
-def test_all_answers_come_in_order_as_if_each_were_alone_and_few_requests_wait(pair: Pair) -> None:
-    engine, taken = Engine(*pair), 0
-    requests = short_requests(7)
-
-    def coming() -> Iterator[Request]:
-        nonlocal taken
-        for request in requests:
-            taken += 1
-            yield request
-
-    for done, answer in enumerate(generation.answer_all(engine, coming(), together=3)):
-        assert done or taken < 7
-        assert_same(answer, alone(pair, requests[done]))
-    assert done == 6
-    assert len(engine.kept) == 0, "what the engine was asked before and after is another matter"
-
-
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.5, "top_p": 0.9}], ids=["greedy", "drawn"])
 def test_answers_together_are_what_each_is_alone_whoever_joins_and_leaves(pair: Pair, options: dict[str, Any]) -> None:
     asked = requests(**options)

@@ -191,12 +191,13 @@ def test_a_line_in_the_log_tells_method_path_status_and_id_and_nothing_that_was_
         ids = tuple(response.headers["x-request-id"] for response in responses)
 
         def own_lines() -> list[str]:
-            return [line for record in caplog.records if (line := record.getMessage()).endswith(ids)]
+            lines = [record.getMessage() for record in caplog.records if record.name == "llava_pose.server"]
+            return [line for line in lines if line.endswith(ids)]  # the test before may still be told of
 
         until(lambda: len(own_lines()) == 2)  # a line is written when its response has gone
     own = own_lines()
     assert [line.split()[:3] for line in own] == [["POST", "/v1/chat/completions", "400"], ["GET", "/a\\nb", "404"]]
-    assert [line.endswith(own_id) for line, own_id in zip(own, ids, strict=True)] == [True, True]
+    assert own[0].endswith(ids[0]) and own[1].endswith(ids[1])
     everything = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
     for hidden in (secret, KEY, "query-secret", "header-secret", CAR[60:100], "Bearer"):
         assert hidden not in everything
