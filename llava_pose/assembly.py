@@ -22,7 +22,7 @@ from . import conversation, vision
 from .configuration import POSE_TOKEN
 from .errors import UserError
 from .families.llava import LlavaPoseConfig, LlavaPoseForConditionalGeneration, LlavaPoseProcessor
-from .folders import EMBEDDED
+from .folders import EMBEDDED, POSED
 from .processing import add_pose_token
 from .wordings import wording
 
@@ -41,8 +41,9 @@ def assemble(
 
     text: sizes of a new Llama (``LlamaConfig`` fields such as hidden_size, num_hidden_layers), which starts from
     nothing and gets a small tokenizer trained on our templates; or a checkpoint's folder, hub name or .gguf file, with
-    its own tokenizer and its own wording of turns. vision_tower: "embedded", with ``tower_sizes`` image_size and
-    patch_size, or a checkpoint (CLIP, SigLIP, DINOv2 …). ``pose``: ``LlavaPoseConfig`` fields.
+    its own tokenizer and its own wording of turns. vision_tower: "embedded", as ImageNet taught it, or "posed", as the
+    embedded model has it, with ``tower_sizes`` image_size and patch_size; or a checkpoint (CLIP, SigLIP, DINOv2 …).
+    ``pose``: ``LlavaPoseConfig`` fields.
 
     Raises UserError where ``text`` is no language model or the embedded tower cannot have these sizes.
     """
@@ -113,9 +114,9 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _tower(source: str, sizes: Mapping[str, int]) -> tuple[Any, str]:
-    if source == EMBEDDED:
+    if source in (EMBEDDED, POSED):
         try:
-            return vision.load_embedded_tower(**dict[str, Any](sizes)), EMBEDDED
+            return vision.load_embedded_tower(posed=source == POSED, **dict[str, Any](sizes)), source
         except (TypeError, ValueError) as error:
             raise UserError(f"tower_sizes: {dict(sizes)}: {error}") from error
     if sizes:
@@ -168,7 +169,7 @@ def _transformers_name(source: str) -> tuple[str, dict[str, Any]]:
 
 
 def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -> LlavaPoseProcessor:
-    if tower_name == EMBEDDED:
+    if tower_name in (EMBEDDED, POSED):
         size = {"height": tower.config.image_size, "width": tower.config.image_size}
         mean, std = tower.config.image_mean, tower.config.image_std
         images = CLIPImageProcessorPil(size=size, do_center_crop=False, image_mean=mean, image_std=std)
@@ -179,6 +180,12 @@ def _build_processor(tower: Any, tower_name: str, tokenizer: Any, config: Any) -
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=int(config.vision_feature_select_strategy == "default"),
+        num_additional_image_tokens=_additional_tokens(tower, config.vision_feature_select_strategy),
         chat_template=wording(tokenizer, config.get_text_config().model_type, LlavaPoseProcessor.image_mark),
     )
+
+
+def _additional_tokens(tower: Any, strategy: str) -> int:
+    """How many of a tower's tokens are no patch of the picture: the class token, which "default" drops, and DINOv2's
+    registers, which LLaVA keeps, as it drops one token only."""
+    return 1 + getattr(tower.config, "num_register_tokens", 0) if strategy == "default" else 0

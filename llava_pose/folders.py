@@ -9,6 +9,8 @@ from . import taxonomy
 from .errors import UserError
 
 EMBEDDED = "embedded"
+POSED = "posed"
+"""The embedded model's own vision tower, by name."""
 EMBEDDED_MODEL = Path(__file__).parent / "assets" / "model"
 EMBEDDED_TOWER = Path(__file__).parent / "assets" / "vision_tower"
 

@@ -17,13 +17,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .folders import EMBEDDED_TOWER
+from .folders import EMBEDDED_MODEL, EMBEDDED_TOWER
 
 # Expansion, output channels, number of blocks, stride of the first: table 2 of the paper, without what lies
 # behind the last map that is read.
@@ -153,14 +154,22 @@ class PyramidVisionModel(PreTrainedModel):
 
 
 def load_embedded_tower(
-    dtype: torch.dtype = torch.float32, image_size: int = 128, patch_size: int = 16
+    dtype: torch.dtype = torch.float32, image_size: int = 128, patch_size: int = 16, posed: bool = False
 ) -> PyramidVisionModel:
     """The tower that comes with the package, trained on ImageNet, frozen. ``assets/NOTICE`` has its licence.
 
     float32 reads the stored bfloat16 weights exactly; bfloat16 is faster and its tokens differ by about 5 %. The sizes
-    are ``PyramidVisionConfig``'s.
+    are ``PyramidVisionConfig``'s. ``posed``: the embedded model's own, which was finetuned on rendered objects and
+    their poses.
     """
-    weights = load_file(EMBEDDED_TOWER / "model.safetensors")
+    if posed:
+        prefix = "model.vision_tower."
+        with safe_open(EMBEDDED_MODEL / "model.safetensors", framework="pt") as file:
+            weights = {
+                name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)
+            }
+    else:
+        weights = load_file(EMBEDDED_TOWER / "model.safetensors")
     tower = PyramidVisionModel(PyramidVisionConfig(image_size=image_size, patch_size=patch_size))
     tower.load_state_dict({name: weight.to(dtype) for name, weight in weights.items()}, assign=True)
     return tower.eval().requires_grad_(False)

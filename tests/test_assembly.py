@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import CLIPImageProcessorPil, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from llava_pose import assembly, checkpoint
 from llava_pose.errors import UserError
@@ -75,3 +76,15 @@ def test_what_is_no_language_model_is_refused_by_name(tmp_path, monkeypatch):
     refused(tmp_path / "empty", "empty: cannot be opened as a language model: ")
     monkeypatch.setattr(assembly, "is_gguf_available", lambda: False)
     refused(tmp_path / "broken.gguf", r"broken\.gguf: .*pip install 'llava-pose\[gguf\]'")
+
+
+def test_a_tower_with_registers_has_a_place_for_each_of_its_tokens(tmp_path):
+    config = Dinov2WithRegistersConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=56, patch_size=14, num_register_tokens=3
+    )
+    Dinov2WithRegistersModel(config).save_pretrained(tmp_path)
+    CLIPImageProcessorPil(size={"height": 56, "width": 56}, do_center_crop=False).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model, processor = assembly.assemble(sizes, str(tmp_path), pose_hidden_size=24)
+    assert processor.image_tokens == 4 * 4 + 3
+    outputs_of(model, processor, 56)  # raises where tokens and places differ in number

@@ -19,6 +19,7 @@ from transformers.utils import logging
 from llava_pose import assembly, checkpoint
 from llava_pose.arguments import CommandParser, whole_number
 from llava_pose.errors import UserError, run_cli
+from llava_pose.folders import EMBEDDED, POSED
 
 
 def main() -> None:
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write; it must not be there yet")
     parser.add_argument("--image-size", type=whole_number, default=192, help="pixels a side, a multiple of 32 (192)")
     parser.add_argument("--patch-size", type=int, choices=(16, 32), default=32, help="pixels a token's side (32)")
+    tower = "as the embedded model has it, finetuned on poses (posed), or as ImageNet taught it (embedded)"
+    parser.add_argument("--tower", choices=(POSED, EMBEDDED), default=POSED, help=f"the vision tower: {tower}")
     parser.add_argument("--pose-hidden-size", type=whole_number, default=512, help="width of the pose head (512)")
     parser.add_argument("--seed", type=int, default=0, help="of the projector's and the head's first weights (0)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the file (bfloat16)")
@@ -38,7 +41,7 @@ def main() -> None:
     logging.set_verbosity_error()
     sizes = {"image_size": arguments.image_size, "patch_size": arguments.patch_size}
     model, processor = assembly.assemble(
-        arguments.text, tower_sizes=sizes, seed=arguments.seed, pose_hidden_size=arguments.pose_hidden_size
+        arguments.text, arguments.tower, arguments.seed, sizes, pose_hidden_size=arguments.pose_hidden_size
     )
     # Cast before saving, not while: tied vocabulary matrices stay one.
     checkpoint.save(model.to(getattr(torch, arguments.dtype)), processor, out)

@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from llava_pose import checkpoint
 from llava_pose.errors import UserError
+from llava_pose.folders import EMBEDDED_MODEL
 from llava_pose.processing import user_message
+from llava_pose.vision import load_embedded_tower
 from tests.small_gguf import write_gguf
 from train import assemble
 
@@ -34,9 +36,23 @@ def test_a_base_opens_as_a_model_folder_with_its_language_models_wording(base):
     assert processor.render([user_message("Hello?")])[0].startswith("<|im_start|>user\nHello?<|im_end|>")
     stored = load_file(base / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.bfloat16}
-    assert not any("vision_tower" in name for name in stored), "that is in the package"
+    assert torch.equal(tower_of(stored), tower_of(load_file(EMBEDDED_MODEL / "model.safetensors"))), "posed"
     assert sum(value.shape[0] == model.config.text_config.vocab_size for value in stored.values()) == 1, "tied"
     assert "quantization_config" not in json.loads((base / "config.json").read_text())["text_config"]
+
+
+def tower_of(weights):
+    return torch.cat([weights[name].flatten() for name in sorted(weights) if "vision_tower" in name])
+
+
+def test_the_tower_as_imagenet_taught_it_stays_in_the_package(tmp_path):
+    write_gguf(tmp_path / "small.gguf")
+    call("--text", tmp_path / "small.gguf", "--out", tmp_path / "base", "--image-size", "64", "--tower", "embedded")
+    stored = load_file(tmp_path / "base" / "model.safetensors")
+    assert not any("vision_tower" in name for name in stored)
+    model, _ = checkpoint.load(tmp_path / "base")
+    expected = load_embedded_tower().state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.model.vision_tower.state_dict().items())
 
 
 def test_an_adapter_trained_on_a_base_opens_beside_it_with_its_projector_and_head(base, run):
