@@ -38,8 +38,8 @@ from .words import (
 )
 
 SIGHTS_DEGREES = 15.0
-"""What lines of sight, which poses leave out, may add to or take from the angle between two objects' directions: in
-ImageNet3D's pictures, of a focal length of 2,000 pixels, two objects 500 pixels apart are seen along lines 14° apart."""
+"""What lines of sight, which poses leave out, may add to or take from the angle between two objects' directions: at
+ImageNet3D's focal length of 2,000 pixels two objects that are 500 pixels apart are seen along lines 14° apart."""
 
 Slots = dict[str, str]
 """What fills a template's slots; ``label`` is the one of the kind's choices that the answer tells."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
@@ -163,11 +162,8 @@ def load_embedded_tower(
     their poses.
     """
     if posed:
-        prefix = "model.vision_tower."
-        with safe_open(EMBEDDED_MODEL / "model.safetensors", framework="pt") as file:
-            weights = {
-                name.removeprefix(prefix): file.get_tensor(name) for name in file.keys() if name.startswith(prefix)
-            }
+        of_model, prefix = load_file(EMBEDDED_MODEL / "model.safetensors"), "model.vision_tower."
+        weights = {name.removeprefix(prefix): of_model[name] for name in of_model if name.startswith(prefix)}
     else:
         weights = load_file(EMBEDDED_TOWER / "model.safetensors")
     tower = PyramidVisionModel(PyramidVisionConfig(image_size=image_size, patch_size=patch_size))
