@@ -195,18 +195,22 @@ def write_table(path: Path, runs: list[Run]) -> None:
 def draw(runs: list[Run], path: Path) -> None:
     """Accuracy against compute, a line a size."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, key, title in zip(
         figure.subplots(1, 2), ("acc_pi_6", "acc_pi_18"), ("joint acc@π/6", "joint acc@π/18"), strict=True
     ):
         for name in SIZES:
-            points = sorted((run.petaflops, getattr(run, key)) for run in runs if run.size == name)
+            points = sorted((run.petaflops * 1000, getattr(run, key)) for run in runs if run.size == name)
             one = next((run for run in runs if run.size == name), None)
             if one is not None:
                 label = f"{name}: {one.image_tokens} image tokens, {one.language_millions:.1f} M"
                 axes.plot(*zip(*points, strict=True), marker="o", label=label)
-        axes.set(xscale="log", xlabel="training compute (PFLOP)", ylabel="%", title=title, ylim=(0, 100))
+        axes.set(xscale="log", xlabel="training compute (TFLOP)", ylabel="%", title=title, ylim=(0, 100))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, dpi=110)
