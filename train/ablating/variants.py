@@ -51,8 +51,8 @@ def _lora(rank: int, name: str = "", question: str = "LoRA rank", says: str = ""
         "steps=80",
     )
     says = f"{says}adapters of rank {rank} on the embedded model, new categories"
-    settings += (more,) if more else ()
-    return Variant(name or f"lora-{rank}", question, says, settings, ("new",), against=LORA, scored="new")
+    overrides = (*settings, more) if more else settings
+    return Variant(name or f"lora-{rank}", question, says, overrides, ("new",), against=LORA, scored="new")
 
 
 VARIANTS: tuple[Variant, ...] = (
