@@ -34,9 +34,8 @@ class Variant:
     scored: str = "crops"
 
 
-def _lora(rank: int, name: str = "", question: str = "LoRA rank", says: str = "", more: str = "") -> Variant:
-    """Adapters on the embedded model for categories that it was not trained on, beside two that it knows. ``more``:
-    another override, of a variant with a ``name``."""
+def _lora(rank: int) -> Variant:
+    """Adapters on the embedded model for categories that it was not trained on, beside two that it knows."""
     settings = (
         "model.text=null",
         "model.tower_sizes=null",
@@ -50,9 +49,8 @@ def _lora(rank: int, name: str = "", question: str = "LoRA rank", says: str = ""
         "adam_beta2=0.999",
         "steps=80",
     )
-    says = f"{says}adapters of rank {rank} on the embedded model, new categories"
-    overrides = (*settings, more) if more else settings
-    return Variant(name or f"lora-{rank}", question, says, overrides, ("new",), against=LORA, scored="new")
+    says = f"adapters of rank {rank} on the embedded model, new categories"
+    return Variant(f"lora-{rank}", "LoRA rank", says, settings, ("new",), against=LORA, scored="new")
 
 
 VARIANTS: tuple[Variant, ...] = (
@@ -77,7 +75,6 @@ VARIANTS: tuple[Variant, ...] = (
     _lora(16),
     _lora(4),
     _lora(64),
-    _lora(16, "lora-pose-3", "pose loss weight", "3, ", "model.pose_loss_weight=3.0"),
     Variant(
         "bins-72-wide",
         "bins per angle",
